@@ -1,0 +1,80 @@
+"""Checks: named, measured properties of an explanation, each with its tolerance and a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from whyglass.inputs import flat_sum
+
+Verdict: TypeAlias = Literal["pass", "warn", "fail"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One property. `measured` is the worst row's figure, `rows` every row's (worst target)."""
+
+    name: str
+    measured: float
+    tolerance: float
+    verdict: Verdict
+    text: str
+    rows: tuple[float, ...] = ()
+
+
+def completeness_gap(values: Sequence[Tensor], change: Tensor) -> Tensor:
+    r"""Relative gap |sum_i R_i - change| / max(|change|, sum_i |R_i| / 100), shaped as `change`.
+
+    The second term keeps a change of nearly zero, where large values cancel, from looking broken.
+    """
+    many = change.dim() == 2
+    gap = (flat_sum(values, many) - change.double()).abs()
+    size = flat_sum([value.abs() for value in values], many)
+    return gap / torch.maximum(change.double().abs(), size / 100).clamp_min(1e-30)
+
+
+def completeness(
+    values: Sequence[Tensor], score: Tensor, baseline_score: Tensor, tolerance: float
+) -> Check:
+    """The values add up to the change of score from baseline to input, row by row."""
+    gap = completeness_gap(values, score.double() - baseline_score.double())
+    rows = worst_target(gap)
+    worst = max(rows)
+    return Check(
+        "completeness",
+        worst,
+        tolerance,
+        "pass" if worst <= tolerance else "fail",
+        f"the values add up to the change of score within {worst:.2g} of it",
+        rows,
+    )
+
+
+def not_flat(values: Sequence[Tensor], many: bool) -> Check:
+    """Warn where a map is zero everywhere: a flat score, which the gradient cannot explain."""
+    zero = flat_sum([value.abs() for value in values], many) == 0
+    rows = worst_target(zero.double())
+    share = sum(rows) / len(rows)
+    text = "every row has a value that is not zero"
+    if share:
+        text = (
+            f"{sum(row > 0 for row in rows)} of {len(rows)} rows are zero everywhere: "
+            "the score is flat there, and integrated gradients can still explain it"
+        )
+    return Check("not flat", share, 0.0, "warn" if share else "pass", text, rows)
+
+
+def worst_target(figures: Tensor) -> tuple[float, ...]:
+    """(B,) or (B, K) figures as one a row: the largest over targets."""
+    return tuple((figures.amax(1) if figures.dim() == 2 else figures).tolist())
+
+
+def verdict(checks: Sequence[Check]) -> Verdict:
+    """The worst verdict."""
+    order: tuple[Verdict, ...] = ("pass", "warn", "fail")
+    return max((check.verdict for check in checks), key=order.index, default="pass")
+

@@ -1,0 +1,20 @@
+"""What can go wrong, by whose doing."""
+
+
+class WhyglassError(Exception):
+    """The root of every error that whyglass raises on purpose."""
+
+
+class BadInput(WhyglassError, ValueError):
+    """An argument, a tensor or a file is not what the call needs. The message names the way out."""
+
+
+class Unsupported(WhyglassError, NotImplementedError):
+    """The method cannot explain this kind of model."""
+
+
+class MissingExtra(WhyglassError, ImportError):
+    """An optional dependency is absent."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed; run: pip install 'whyglass[{extra}]'")

@@ -1,0 +1,113 @@
+"""Model inputs: one tensor, a tuple (positional arguments) or a dict (keyword arguments).
+
+Inside the library they are a flat tuple of tensors, the leaves; a `Structure` remembers the form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeGuard, cast
+
+import torch
+from torch import Tensor
+
+from whyglass.errors import BadInput
+
+Inputs: TypeAlias = "Tensor | tuple[Tensor, ...] | dict[str, Tensor]"
+Leaves: TypeAlias = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Structure:
+    """How leaves go together: `names` is None for one tensor, else one label a leaf."""
+
+    names: tuple[str | int, ...] | None = None
+
+    def pack(self, leaves: Sequence[Tensor]) -> Inputs:
+        """Leaves in the user's form."""
+        if self.names is None:
+            return leaves[0]
+        if self.names and isinstance(self.names[0], str):
+            return {str(name): leaf for name, leaf in zip(self.names, leaves, strict=True)}
+        return tuple(leaves)
+
+    def call(self, model: Callable[..., Any], leaves: Sequence[Tensor]) -> Any:
+        """The model on these leaves."""
+        packed = self.pack(leaves)
+        if isinstance(packed, dict):
+            return model(**packed)
+        return model(*packed) if isinstance(packed, tuple) else model(packed)
+
+    def label(self, leaf: int) -> str:
+        """What to call a leaf in a message."""
+        return "inputs" if self.names is None else f"inputs[{self.names[leaf]!r}]"
+
+
+def unpack(inputs: object) -> tuple[Leaves, Structure]:
+    """Leaves and their structure, after checking types and the batch axis."""
+    if isinstance(inputs, Tensor):
+        leaves, structure = (inputs,), Structure()
+    elif isinstance(inputs, tuple | list) and inputs:
+        leaves = tuple(cast("Sequence[Tensor]", inputs))
+        structure = Structure(tuple(range(len(leaves))))
+    elif isinstance(inputs, dict) and inputs:
+        named = cast("dict[str, Tensor]", inputs)
+        leaves, structure = tuple(named.values()), Structure(tuple(named))
+    else:
+        raise BadInput(
+            f"inputs must be a tensor, or a tuple or dict of tensors, not {type(inputs).__name__}"
+        )
+    for index, leaf in enumerate(leaves):
+        label = structure.label(index)
+        if not _is_tensor(leaf):
+            raise BadInput(f"{label} must be a tensor, not {type(leaf).__name__}")
+        if leaf.dim() == 0:
+            raise BadInput(f"{label} has no batch axis: give it shape (B, ...), B = 1 for one row")
+        if len(leaf) == 0:
+            raise BadInput(f"{label} is an empty batch, shape {tuple(leaf.shape)}")
+        if len(leaf) != len(leaves[0]):
+            raise BadInput(
+                f"{label} has {len(leaf)} rows and {structure.label(0)} has {len(leaves[0])}: "
+                "the first axis of every input is the batch"
+            )
+        require_finite(leaf, label)
+    return leaves, structure
+
+
+def require_finite(tensor: Tensor, label: str) -> None:
+    """Refuse NaN and infinity."""
+    if not tensor.is_floating_point():
+        return
+    # A sum is finite only if every term is; it reads the tensor once and allocates nothing.
+    if not torch.isfinite(tensor.sum(dtype=torch.float64)):
+        bad = int((~torch.isfinite(tensor)).sum())
+        if bad:
+            raise BadInput(
+                f"{label} holds NaN or infinity in {bad} of {tensor.numel()} places: "
+                "clean the data first (torch.nan_to_num replaces them)"
+            )
+
+
+def explained(leaf: Tensor) -> bool:
+    """Whether a gradient with respect to this leaf exists."""
+    return leaf.is_floating_point()
+
+
+def per_row(weights: Tensor, like: Tensor) -> Tensor:
+    """(n,) weights shaped to multiply an (n, ...) tensor."""
+    return weights.reshape(-1, *[1] * (like.dim() - 1))
+
+
+def flat_sum(leaves: Sequence[Tensor], many: bool) -> Tensor:
+    """Sum over everything but the batch (and the last, target axis when there are many): float64."""
+    parts = [
+        leaf.reshape(len(leaf), -1, leaf.shape[-1] if many else 1).sum(1, dtype=torch.float64)
+        for leaf in leaves
+    ]
+    total = torch.stack(parts).sum(0)
+    return total if many else total[:, 0]
+
+
+def _is_tensor(value: object) -> TypeGuard[Tensor]:
+    return isinstance(value, Tensor)
