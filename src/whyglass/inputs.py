@@ -99,6 +99,21 @@ def per_row(weights: Tensor, like: Tensor) -> Tensor:
     return weights.reshape(-1, *[1] * (like.dim() - 1))
 
 
+def concatenate(parts: Sequence[Leaves]) -> Leaves:
+    """Batches of leaves, one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    return tuple(torch.cat(pieces) for pieces in zip(*parts, strict=True))
+
+
+def times(slopes: Sequence[Tensor], steps: Sequence[Tensor], many: bool) -> Leaves:
+    """Slopes (n, ...) or (n, ..., K) times steps (n, ...), leaf by leaf."""
+    return tuple(
+        slope * (step.unsqueeze(-1) if many else step)
+        for slope, step in zip(slopes, steps, strict=True)
+    )
+
+
 def flat_sum(leaves: Sequence[Tensor], many: bool) -> Tensor:
     """Sum over everything but the batch (and the last, target axis when there are many): float64."""
     parts = [

@@ -1,36 +1,46 @@
 """Scores and gradients of one batch of inputs, in pieces that fit memory, counted.
 
-A `Scorer` is made for one call of one method. Its *point* is the thing explained: the inputs, or
-with `at` the output of a submodule, which is then a leaf of the graph while the rest of the network
-runs on top of it. Methods ask for scores or gradients at any points; each evaluation names the row
-of the batch it belongs to, which settles its target and whatever of the input is held fixed.
+A `Scorer` serves one call of one method. Its *point* is the thing explained: the inputs, or with
+`at` the output of a submodule, cut from the graph as a leaf with the rest of the network on top.
+Methods ask for scores or gradients at any points; each evaluation names the row of the batch it
+belongs to, which settles its target and whatever of the input is held fixed.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
-from typing import Any, cast
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from whyglass import batching, guards
-from whyglass.errors import BadInput
-from whyglass.inputs import Inputs, Leaves, explained, unpack
-from whyglass.submodule import Submodule
+from whyglass import guards
+from whyglass.batching import Batches, out_of_memory
+from whyglass.inputs import Inputs, Leaves, Structure, concatenate, explained, unpack
+from whyglass.submodule import Probe, Submodule
 from whyglass.target import ResolvedTarget, Target
 
 Points = Callable[[slice], Leaves]
 
 
+class Evaluated(NamedTuple):
+    """`piece` of the evaluations: scores (n,) or (n, K), the points, and their gradients if asked.
+
+    With K targets a gradient has the shape of its leaf and a last axis K.
+    """
+
+    piece: slice
+    scores: Tensor
+    points: Leaves
+    gradients: Leaves
+
+
 class Scorer:
     """Evaluates `target` of `model` around `inputs`.
 
-    Attributes: `rows`, the batch size; `inputs`, the leaves given; `points`, the explained leaves at
-    the input, known once `at_inputs` ran; `evaluations` and `gradients`, what was spent, in rows.
+    `rows` is the batch size, `inputs` its leaves; `points` the explained leaves at the inputs, known
+    once `at_inputs` ran; `evaluations` and `gradients` the rows put through the model, and back.
     """
 
     def __init__(
@@ -39,94 +49,164 @@ class Scorer:
         inputs: Inputs,
         *,
         target: Target = None,
-        output: str | int | Callable[[Any], Tensor] | None = None,
+        output: guards.Selector = None,
         at: str | nn.Module | None = None,
         class_names: Sequence[str] | None = None,
         batch_size: int | str = "auto",
         gradient: bool = True,
     ) -> None:
-        self.inputs, self.structure = unpack(inputs)
+        self.inputs, self.input_structure = unpack(inputs)
+        guards.before(model, self.inputs, self.input_structure, gradient, at is None)
         self.rows = len(self.inputs[0])
-        self.model, self._output = model, output
-        self.submodule = None if at is None else Submodule(model, at)
-        guards.before(model, self.inputs, self.structure, gradient and at is None)
+        self.model, self.output = model, output
+        self.probe: Probe | None = None if at is None else Submodule(model, at)
+        self.structure = self.input_structure if at is None else Structure()
         self.target = ResolvedTarget(target, self.rows, class_names)
-        self.points: Leaves | None = self.inputs if at is None else None
-        self.batches = batching.Batches(model, self.inputs, at, batch_size)
+        self.points: Leaves = self.inputs
+        self.batches = Batches(model, self.inputs, at, batch_size)
         self.evaluations = self.gradients = 0
-        self._watched = False
 
     @property
     def many(self) -> bool:
-        """Whether values and scores have a last axis of targets."""
+        """Whether scores and values have a last axis of targets."""
         return self.target.many
 
-    @property
-    def held(self) -> tuple[bool, ...]:
-        """Which leaves of the point are integers or booleans, passed on and not explained."""
-        return tuple(not explained(leaf) for leaf in self.points or self.inputs)
-
-    def at_inputs(self, gradient: bool) -> tuple[Tensor, Leaves | None]:
-        """Score (B,) or (B, K) at the inputs and, if asked, its gradient; settles the target."""
-        rows = torch.arange(self.rows)
-        kept: list[Leaves] = []
-        scores, slopes = [], []
-        for _, score, slope, point in self._run(rows, None, gradient, bind=True):
-            scores.append(score)
-            kept.append(point)
-            if slope is not None:
-                slopes.append(slope)
-        if self.points is None:
-            self.points = _concatenate(kept)
-        return torch.cat(scores), _concatenate(slopes) if gradient else None
+    def at_inputs(self, gradient: bool) -> Evaluated:
+        """The score at the inputs, and its gradient if asked. Comes first: it settles the target."""
+        every = torch.arange(self.rows)
+        parts = list(self._run(None, every, gradient))
+        whole = Evaluated(
+            slice(0, self.rows),
+            torch.cat([part.scores for part in parts]),
+            concatenate([part.points for part in parts]),
+            concatenate([part.gradients for part in parts]),
+        )
+        self.points = whole.points
+        return whole
 
     def scores(self, points: Points, rows: Tensor) -> Tensor:
-        """(N,) or (N, K) scores of the N points; `points(slice)` makes the leaves of a piece."""
-        return torch.cat([score for _, score, _, _ in self._run(rows, points, False)])
+        """(N,) or (N, K) scores of N points; `points(piece)` makes the leaves of a piece."""
+        return torch.cat([part.scores for part in self._run(points, rows, False)])
 
-    def iterate_gradients(
-        self, points: Points, rows: Tensor
-    ) -> Iterator[tuple[slice, Tensor, Leaves]]:
-        """(piece, scores, gradients) until all N points are done: constant memory at any N."""
-        for piece, score, slope, _ in self._run(rows, points, True):
-            assert slope is not None
-            yield piece, score, slope
+    def mean_scores(self, background: Leaves) -> Tensor:
+        """(B,) or (B, K): the score of each row's target, averaged over N background rows."""
+        every = torch.arange(self.rows)
+        total = torch.zeros(())
+        count = len(background[0])
+        start = 0
+        while start < count:
+            piece = slice(start, start + self.batches.size(count - start))
+            with torch.no_grad():
+                result = self.input_structure.call(self.model, [leaf[piece] for leaf in background])
+                output = guards.select(result, self.output)
+                for one in output:
+                    total = total + self.target.scores(one.expand(self.rows, *one.shape), every)
+            self.evaluations += piece.stop - start
+            start = piece.stop
+        return total / count
 
-    def point_of(self, inputs: Leaves) -> Leaves:
-        """Other inputs of the same batch, as points: themselves, or their activations at `at`."""
-        if self.submodule is None:
+    def gradients_at(self, points: Points, rows: Tensor) -> Iterator[Evaluated]:
+        """Scores and gradients of N points, a piece at a time: constant memory at any N."""
+        return self._run(points, rows, True)
+
+    def activations(self, inputs: Leaves) -> Leaves:
+        """Other inputs of the batch as points: themselves, or what they make of `at`."""
+        if self.probe is None:
             return inputs
-        kept: list[Leaves] = []
-        rows = torch.arange(self.rows)
-        for piece in self.batches.pieces(self.rows):
-            rows_here = rows[piece]
-            with torch.no_grad(), self.submodule.capture() as seen:
-                self.structure.call(self.model, [leaf[rows_here] for leaf in inputs])
-            self.evaluations += len(rows_here)
-            kept.append((seen.value(),))
-        return _concatenate(kept)
+        parts: list[Leaves] = []
+        start = 0
+        while start < self.rows:
+            piece = slice(start, start + self.batches.size(self.rows - start))
+            with torch.no_grad(), self.probe.leaf(None, False) as seen:
+                self.input_structure.call(self.model, [leaf[piece].clone() for leaf in inputs])
+            self.evaluations += len(inputs[0][piece])
+            parts.append(seen.leaves())
+            start = piece.stop
+        return concatenate(parts)
 
-    def _run(
-        self, rows: Tensor, points: Points | None, gradient: bool, bind: bool = False
-    ) -> Iterator[tuple[slice, Tensor, Leaves | None, Leaves]]:
-        for piece in self.batches.pieces(len(rows)):
-            point = None if points is None else points(piece)
-            while True:
-                probe = self.batches.probe() if self.batches.unknown(len(rows)) else nullcontext()
-                try:
-                    with probe:
-                        score, slope, leaves = self._evaluate(point, rows[piece], gradient, bind)
-                    break
-                except torch.OutOfMemoryError as error:
-                    if piece.stop - piece.start == 1:
-                        raise BadInput(
-                            "one row alone does not fit into the memory of the device: use smaller "
-                            "inputs, half precision, or a method that needs no gradient"
-                        ) from error
+    def _run(self, points: Points | None, rows: Tensor, gradient: bool) -> Iterator[Evaluated]:
+        start = 0
+        while start < len(rows):
+            left = len(rows) - start
+            size = self.batches.size(left)
+            piece = slice(start, start + size)
+            try:
+                with self.batches.weighed(size, left):
+                    point = None if points is None else points(piece)
+                    result = self._evaluate(point, piece, rows[piece], gradient)
+            except RuntimeError as error:
+                if not out_of_memory(error):
                     raise
-            yield piece, score, slope, leaves
+                self.batches.halve(size, error)
+                continue
+            self.evaluations += size
+            self.gradients += size * len(self.target.terms) if gradient else 0
+            start += size
+            yield result
 
     def _evaluate(
-        self, point: Leaves | None, rows: Tensor, gradient: bool, bind: bool
-    ) -> tuple[Tensor, Leaves | None, Leaves]:
-        raise NotImplementedError
+        self, point: Leaves | None, piece: slice, rows: Tensor, gradient: bool
+    ) -> Evaluated:
+        first = point is None
+        with ExitStack() as stack:
+            stack.enter_context(torch.enable_grad() if gradient else torch.no_grad())
+            stack.enter_context(guards.recurrent(self.model, self.inputs[0].device))
+            if first and not piece.start:
+                stack.enter_context(
+                    guards.repeatable(lambda: self._score(None, piece, rows, False, True)[0])
+                )
+            scores, leaves = self._score(point, piece, rows, gradient, first)
+            guards.finite(scores.detach(), "score", self.model)
+            slopes = self._slopes(scores, leaves) if gradient else ()
+        return Evaluated(piece, scores.detach(), tuple(leaf.detach() for leaf in leaves), slopes)
+
+    def _score(
+        self, point: Leaves | None, piece: slice, rows: Tensor, gradient: bool, bind: bool
+    ) -> tuple[Tensor, Leaves]:
+        if self.probe is None:
+            given = tuple(leaf[piece] for leaf in self.inputs) if point is None else point
+            leaves = tuple(
+                leaf.detach().requires_grad_() if gradient and explained(leaf) else leaf.detach()
+                for leaf in given
+            )
+            # The model gets copies: an in-place first layer must not touch leaf or input.
+            result = self.input_structure.call(self.model, [leaf.clone() for leaf in leaves])
+        else:
+            upstream = [leaf[piece if point is None else rows].detach() for leaf in self.inputs]
+            if gradient and self.probe.within_graph:
+                upstream = [u.requires_grad_() if explained(u) else u for u in upstream]
+            upstream = [leaf.clone() for leaf in upstream]
+            with self.probe.leaf(None if point is None else point[0], gradient) as seen:
+                result = self.input_structure.call(self.model, upstream)
+            leaves = seen.leaves()
+        output = guards.select(result, self.output)
+        guards.output_fits(output, len(rows), gradient)
+        if bind:
+            self.target.bind(output, rows)
+        return self.target.scores(output, rows), leaves
+
+    def _slopes(self, scores: Tensor, leaves: Leaves) -> Leaves:
+        wanted = [leaf for leaf in leaves if leaf.requires_grad]
+        columns = scores.sum(0).unbind() if self.many else (scores.sum(),)
+        found = [
+            torch.autograd.grad(column, wanted, retain_graph=k + 1 < len(columns), allow_unused=True)
+            for k, column in enumerate(columns)
+        ]
+        slopes: list[Tensor] = []
+        position = 0
+        for leaf in leaves:
+            parts: list[Tensor] = []
+            for gradients in found:
+                slope = gradients[position] if leaf.requires_grad else None
+                parts.append(torch.zeros_like(leaf, dtype=_wide(leaf)) if slope is None
+                             else slope.to(_wide(leaf)))
+            position += leaf.requires_grad
+            slopes.append(torch.stack(parts, -1) if self.many else parts[0])
+            guards.finite(slopes[-1], "gradient", self.model)
+        return tuple(slopes)
+
+
+def _wide(leaf: Tensor) -> torch.dtype:
+    """Half precision is accumulated, and held leaves are filled, in float32."""
+    return torch.float64 if leaf.dtype == torch.float64 else torch.float32
+

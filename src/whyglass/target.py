@@ -66,6 +66,23 @@ Single: TypeAlias = "Index | Probability | LogOdds | Contrast | Callable[[Tensor
 Target: TypeAlias = "Single | Several"
 
 
+@dataclass(frozen=True)
+class KnownTarget:
+    """What an explanation that was saved remembers of its target."""
+
+    many: bool
+    names: list[list[str]]
+    chosen: Tensor | None
+
+    def labels(self) -> list[list[str]]:
+        """One readable label a row and target."""
+        return self.names
+
+    def classes(self) -> Tensor | None:
+        """(B,) or (B, K) class indices, where every target is a class."""
+        return self.chosen
+
+
 class ResolvedTarget:
     """A target bound to a batch. `predicted` entries are filled at the first look at the output."""
 

@@ -1,0 +1,227 @@
+"""The input that stands for absence.
+
+==============================  =================================================================
+``None``, a number              that constant everywhere (0 by default)
+tensor, tuple or dict           one row for the whole batch, or a row each, shaped as the inputs
+``PerChannel((r, g, b))``       a constant for each entry of axis 1
+``Blur(sigma)``                 the input itself, blurred over its last two axes (in pixels)
+``Mean(data)``                  the mean row of a data set
+``Nearest(data, labels)``       for each row the nearest example (Euclidean) of another class
+``Background(data)``            a set of rows, for methods that average over one
+callable                        ``inputs -> baseline``
+==============================  =================================================================
+
+With ``at=`` a constant is one of the layer's output; tensors may be shaped as the layer's output, or
+as the inputs, and then the baseline is what the layer makes of them (token ids, say).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from whyglass.errors import BadInput
+from whyglass.inputs import Inputs, Leaves, explained, require_finite
+from whyglass.scorer import Scorer
+
+
+@dataclass(frozen=True)
+class PerChannel:
+    """One constant for each channel (axis 1): black in normalised pixels, say."""
+
+    values: Sequence[float]
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        if inputs.dim() < 2 or inputs.shape[1] != len(self.values):
+            raise BadInput(
+                f"PerChannel has {len(self.values)} values and axis 1 of an input of shape "
+                f"{tuple(inputs.shape)} is not that long"
+            )
+        values = torch.tensor(self.values, dtype=inputs.dtype, device=inputs.device)
+        return values.reshape(1, -1, *[1] * (inputs.dim() - 2)).expand_as(inputs)
+
+
+@dataclass(frozen=True)
+class Blur:
+    """A Gaussian blur of each (B, C, H, W) image: what remains when detail is gone."""
+
+    sigma: float = 10.0
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        if inputs.dim() != 4:
+            raise BadInput(f"Blur needs images (B, C, H, W), not shape {tuple(inputs.shape)}")
+        if not self.sigma > 0:
+            raise BadInput(f"Blur sigma must be positive, not {self.sigma!r}")
+        blurred = inputs
+        for axis in (2, 3):
+            blurred = self._along(blurred, axis)
+        return blurred
+
+    def _along(self, images: Tensor, axis: int) -> Tensor:
+        size = images.shape[axis]
+        place = torch.arange(size, dtype=images.dtype, device=images.device)
+        # A (size, size) matrix of weights, each row normalised: the border needs no padding.
+        weights = torch.exp(-((place[:, None] - place) ** 2) / (2 * self.sigma**2))
+        weights = weights / weights.sum(1, keepdim=True)
+        return (images.transpose(axis, -1) @ weights.T).transpose(axis, -1)
+
+
+@dataclass(frozen=True, eq=False)
+class Mean:
+    """The mean row of a data set (N, ...)."""
+
+    data: Tensor
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        return self.data.mean(0, keepdim=True).to(inputs).expand_as(inputs)
+
+
+@dataclass(frozen=True, eq=False)
+class Nearest:
+    """For each row the nearest training example whose label is another: "why not that one?".
+
+    `labels` (N,) are the classes of `data` (N, ...), `own` (B,) those of the rows explained.
+    """
+
+    data: Tensor
+    labels: Tensor
+    own: Tensor
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        if len(self.own) != len(inputs) or len(self.labels) != len(self.data):
+            raise BadInput(
+                f"Nearest: {len(self.own)} own labels for {len(inputs)} rows, "
+                f"{len(self.labels)} labels for {len(self.data)} examples"
+            )
+        data = self.data.to(inputs)
+        distance = torch.cdist(inputs.flatten(1), data.flatten(1))
+        distance[self.own.to(inputs.device)[:, None] == self.labels.to(inputs.device)] = math.inf
+        if torch.isinf(distance).all(1).any():
+            raise BadInput("Nearest: the data holds no example of another class for some row")
+        return data[distance.argmin(1)]
+
+
+@dataclass(frozen=True, eq=False)
+class Background:
+    """A set of rows, in the form of the inputs, that together stand for absence."""
+
+    data: Inputs
+
+
+Baseline: TypeAlias = (
+    "float | Inputs | PerChannel | Blur | Mean | Nearest | Background | Callable[[Any], Any] | None"
+)
+
+
+def resolve(baseline: Baseline, scorer: Scorer) -> Leaves:
+    """One baseline row for each row of the batch, shaped as `scorer.points`."""
+    points = scorer.points
+    if isinstance(baseline, Background):
+        raise BadInput(
+            'this method takes one baseline a row: for a background set use "expected-gradients", '
+            "or its mean, baseline=Mean(data)"
+        )
+    if callable(baseline) and not isinstance(baseline, Tensor):
+        if len(points) > 1:
+            baseline = baseline(scorer.structure.pack(points))
+        else:
+            baseline = baseline(points[0])
+    if baseline is None or isinstance(baseline, int | float):
+        constant = float(baseline or 0.0)
+        if not math.isfinite(constant):
+            raise BadInput(f"baseline {baseline!r} must be finite")
+        return tuple(torch.full_like(p, constant) if explained(p) else p for p in points)
+    leaves = as_leaves(baseline, len(points) if scorer.probe is None else None)
+    if scorer.probe is not None and not _fits(leaves, points):
+        if not _fits(leaves, scorer.inputs, True):
+            raise _misfit(leaves, points)
+        whole = tuple(
+            leaf.expand_as(given).to(given.device)
+            for leaf, given in zip(leaves, scorer.inputs, strict=True)
+        )
+        return scorer.activations(whole)
+    if not _fits(leaves, points):
+        raise _misfit(leaves, points)
+    for leaf, point in zip(leaves, points, strict=True):
+        if leaf.device != point.device:
+            raise BadInput(f"baseline is on {leaf.device} and the inputs on {point.device}")
+        if explained(point) and leaf.dtype != point.dtype:
+            raise BadInput(f"baseline is {leaf.dtype} and the inputs are {point.dtype}")
+    return tuple(
+        _row_each(leaf, point).expand_as(point) if explained(point) else point
+        for leaf, point in zip(leaves, points, strict=True)
+    )
+
+
+def background(baseline: Baseline, scorer: Scorer) -> Leaves:
+    """The rows of a background set, each leaf (N, ...): for methods that average over one."""
+    if scorer.probe is not None:
+        raise BadInput("a background set at a layer is not supported: explain at the inputs")
+    data = baseline.data if isinstance(baseline, Background) else baseline
+    if isinstance(data, Tensor | tuple | dict):
+        leaves = as_leaves(data, len(scorer.points))
+        shapes = [tuple(point.shape[1:]) for point in scorer.points]
+        if [tuple(leaf.shape[1:]) for leaf in leaves] != shapes:
+            raise BadInput(
+                f"the background rows have shapes {[tuple(leaf.shape[1:]) for leaf in leaves]} and "
+                f"the inputs' rows {shapes}"
+            )
+        if len({len(leaf) for leaf in leaves}) > 1:
+            raise BadInput("the leaves of the background set have different numbers of rows")
+        if not len(leaves[0]):
+            raise BadInput("the background set is empty")
+        return tuple(leaf.to(point) for leaf, point in zip(leaves, scorer.points, strict=True))
+    raise BadInput(
+        "this method averages over a background set: give baseline=Background(data), data (N, ...)"
+    )
+
+
+def as_leaves(baseline: object, count: int | None) -> Leaves:
+    """A baseline given as tensor, tuple or dict, flat and finite."""
+    if isinstance(baseline, Tensor):
+        leaves: tuple[Any, ...] = (baseline,)
+    elif isinstance(baseline, tuple | list):
+        leaves = tuple(cast("Sequence[Any]", baseline))
+    elif isinstance(baseline, dict):
+        leaves = tuple(cast("dict[str, Any]", baseline).values())
+    else:
+        raise BadInput(
+            f"baseline of type {type(baseline).__name__} is none of the forms known; "
+            "see help(whyglass.baseline)"
+        )
+    if not all(isinstance(leaf, Tensor) for leaf in leaves):
+        raise BadInput("baseline must hold tensors only")
+    if count is not None and len(leaves) != count:
+        raise BadInput(f"baseline has {len(leaves)} tensors and the inputs {count}")
+    for leaf in leaves:
+        require_finite(leaf, "baseline")
+    return leaves
+
+
+def _fits(leaves: Leaves, points: Leaves, exact_dtype: bool = False) -> bool:
+    if len(leaves) != len(points):
+        return False
+    return all(
+        _row_each(leaf, point).shape[1:] == point.shape[1:]
+        and len(_row_each(leaf, point)) in (1, len(point))
+        and (not exact_dtype or leaf.dtype == point.dtype)
+        for leaf, point in zip(leaves, points, strict=True)
+    )
+
+
+def _row_each(leaf: Tensor, point: Tensor) -> Tensor:
+    """One row without its batch axis gains it."""
+    return leaf[None] if leaf.shape == point.shape[1:] else leaf
+
+
+def _misfit(leaves: Leaves, points: Leaves) -> BadInput:
+    return BadInput(
+        f"baseline has shape {[tuple(leaf.shape) for leaf in leaves]}; expected "
+        f"{[tuple(point.shape) for point in points]}, or one row of that"
+    )

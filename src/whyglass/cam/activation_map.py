@@ -1,0 +1,108 @@
+"""What all class activation maps share: capture, a map from channels and gradients, upsampling."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from whyglass.baseline import Baseline
+from whyglass.cam.activation import LastActivation, reached, to_grid
+from whyglass.checks import Check, not_flat
+from whyglass.errors import BadInput
+from whyglass.inputs import Structure
+from whyglass.method import Attribution, Method, Need
+from whyglass.scorer import Scorer
+
+UPSAMPLING = {1: "linear", 2: "bilinear", 3: "trilinear"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActivationMap(Method):
+    """Abstract. A subclass makes a map (B, *S) of activations and gradients (B, C, *S).
+
+    Values have one channel and the height and width of the image, (B, 1, H, W), by bilinear
+    interpolation of the map. The layer is the last spatial activation before pooling, found while
+    the network runs and named in `explanation.at`; `at=` chooses another.
+    """
+
+    family: ClassVar[str] = "cam"
+    cost: ClassVar[str] = "1 gradient"
+    needs: ClassVar[tuple[Need, ...]] = ("gradients", "layer", "images")
+    data: ClassVar[tuple[str, ...]] = ("images",)
+
+    @abstractmethod
+    def heat(self, activations: Tensor, gradients: Tensor) -> Tensor:
+        """The map (B, *S) from activations A and gradients dS/dA, both (B, C, *S)."""
+
+    def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
+        image = _image(scorer)
+        probe = scorer.probe
+        if probe is None:
+            probe = scorer.probe = LastActivation(scorer.model)
+        here = scorer.at_inputs(gradient=True)
+        chosen, grid = 0, None
+        if isinstance(probe, LastActivation):
+            chosen = reached(here.gradients) if probe.tokens else 0
+            probe.name, grid = probe.candidates[chosen], probe.grid
+        activations = self._grid(here.points[chosen], grid, image).to(here.gradients[chosen].dtype)
+        gradients = here.gradients[chosen]
+        parts = gradients.unbind(-1) if scorer.many else (gradients,)
+        maps = [
+            self.heat_of(scorer, activations, self._grid(part, grid, image), target)
+            for target, part in enumerate(parts)
+        ]
+        size = image.shape[2:]
+        full = F.interpolate(
+            torch.stack(maps, 1), size, mode=UPSAMPLING[len(size)], align_corners=False
+        )
+        values = full.movedim(1, -1)[:, None] if scorer.many else full
+        low = tuple(activations.shape[2:])
+        return Attribution(
+            (values,),
+            here.scores,
+            checks=(not_flat((values,), scorer.many), *self.checks(scorer, gradients)),
+            notes=(f"a map of {' x '.join(map(str, low))} from {probe.name}, interpolated",),
+            layer=probe.name,
+            structure=Structure(),
+        )
+
+    def heat_of(
+        self, scorer: Scorer, activations: Tensor, gradients: Tensor, target: int
+    ) -> Tensor:
+        """The map of one target; a method that scores masked images overrides this."""
+        return self.heat(activations, gradients)
+
+    def checks(self, scorer: Scorer, gradients: Tensor) -> list[Check]:
+        """What else a subclass measures."""
+        return []
+
+    def _grid(self, tensor: Tensor, grid: tuple[int, ...] | None, image: Tensor) -> Tensor:
+        if tensor.dim() == 3 and image.dim() == 4:
+            tensor = to_grid(tensor, grid, image.shape[2:])
+        if tensor.dim() != image.dim():
+            raise BadInput(
+                f"the layer's output has shape {tuple(tensor.shape)} for images of shape "
+                f"{tuple(image.shape)}: choose a layer (B, C, H, W) or (B, tokens, D) with at="
+            )
+        return tensor
+
+
+def _image(scorer: Scorer) -> Tensor:
+    """The one input with height and width."""
+    images = [leaf for leaf in scorer.inputs if leaf.dim() in (4, 5) and leaf.is_floating_point()]
+    if len(images) != 1:
+        shapes = [tuple(leaf.shape) for leaf in scorer.inputs]
+        raise BadInput(
+            f"class activation maps need one image input (B, C, H, W) or volume; inputs are {shapes}"
+        )
+    return images[0]
+
+
+def channel_weights(gradients: Tensor) -> Tensor:
+    """alpha_k: gradients (B, C, *S) averaged over space, shaped to multiply activations."""
+    return gradients.mean(tuple(range(2, gradients.dim())), keepdim=True)

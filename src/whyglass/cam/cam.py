@@ -1,0 +1,66 @@
+"""CAM: the class's own weights on the last channels, for networks that pool globally."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from whyglass.baseline import Baseline
+from whyglass.cam.activation import LastActivation
+from whyglass.cam.activation_map import ActivationMap, channel_weights
+from whyglass.checks import Check
+from whyglass.errors import BadInput, Unsupported
+from whyglass.method import Attribution
+from whyglass.paper import Paper
+from whyglass.scorer import Scorer
+from whyglass.target import LogOdds, Probability
+
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class CAM(ActivationMap):
+    r"""Sum of the last channels, weighted by the class's weights behind global average pooling.
+
+    .. math:: M(i, j) = \sum_k w^c_k A^k_{ij}, \quad S_c = \frac{1}{Z} \sum_{ij} M(i, j) + b_c
+
+    The head between the activation and the score must be linear and pool globally; then
+    w_k = Z dS/dA^k, the same everywhere, which is how the weights are read, whatever the head's
+    modules are called. Other networks are refused: use `GradCAM`. Units: score.
+    Source: Zhou et al. (2016), equations 1 and 2.
+    """
+
+    name: ClassVar[str] = "cam"
+    paper: ClassVar[Paper] = Paper(
+        "Bolei Zhou, Aditya Khosla, Agata Lapedriza, Aude Oliva and Antonio Torralba",
+        "Learning Deep Features for Discriminative Localization",
+        "CVPR",
+        2016,
+        "https://arxiv.org/abs/1512.04150",
+    )
+
+    def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
+        if scorer.probe is not None:
+            raise BadInput("cam reads the activation before the global pooling: leave at= out")
+        if any(term.kind in (Probability, LogOdds) or term.custom for term in scorer.target.terms):
+            raise BadInput("cam explains logits and their contrasts: use grad-cam for this target")
+        return super().attribute(scorer, baseline)
+
+    def heat(self, activations: Tensor, gradients: Tensor) -> Tensor:
+        positions = gradients[0, 0].numel()
+        return (positions * channel_weights(gradients) * activations).sum(1)
+
+    def checks(self, scorer: Scorer, gradients: Tensor) -> list[Check]:
+        probe = scorer.probe
+        linear = isinstance(probe, LastActivation) and probe.linear_head and not probe.tokens
+        flat = gradients.flatten(2, -2) if scorer.many else gradients.flatten(2)
+        spread = float((flat.amax(2) - flat.amin(2)).max() / flat.abs().max().clamp_min(1e-30))
+        if not linear or spread > TOLERANCE:
+            raise Unsupported(
+                "cam needs a network that ends in global average pooling and one linear layer; this "
+                "one does not, so use grad-cam, which is the same where both apply"
+            )
+        return [
+            Check("global pooling", spread, TOLERANCE, "pass",
+                  f"the class's weights are the same at every position within {spread:.1g}")
+        ]

@@ -1,0 +1,27 @@
+"""Counterfactual Grad-CAM: the regions whose removal would make the network surer."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from whyglass.cam.activation_map import ActivationMap, channel_weights
+from whyglass.cam.grad_cam import PAPER
+from whyglass.paper import Paper
+
+
+@dataclass(frozen=True, kw_only=True)
+class CounterfactualGradCAM(ActivationMap):
+    r"""Grad-CAM of the negated gradient: what speaks against the target.
+
+    .. math:: L = ReLU(\sum_k \alpha_k A^k), \quad
+        \alpha_k = \frac{1}{Z} \sum_{ij} -\frac{\partial S}{\partial A^k_{ij}}
+
+    Units: as `GradCAM`. Source: Selvaraju et al. (2017), section 3.3, equation 3.
+    """
+
+    name: ClassVar[str] = "counterfactual-grad-cam"
+    paper: ClassVar[Paper] = PAPER
+
+    def heat(self, activations: Tensor, gradients: Tensor) -> Tensor:
+        return (channel_weights(-gradients) * activations).sum(1).relu()

@@ -1,0 +1,41 @@
+"""Score-CAM: channels weighted by the score of the image that they let through, no gradient."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from whyglass.baseline import Baseline, resolve
+from whyglass.cam.activation_map import UPSAMPLING, ActivationMap
+from whyglass.errors import BadInput
+from whyglass.method import Attribution
+from whyglass.paper import Paper
+from whyglass.scorer import Scorer
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreCAM(ActivationMap):
+    r"""Rectified sum of channels, weighted by what each channel's region alone adds to the score.
+
+    .. math:: L = ReLU(\sum_k \alpha_k A^k), \quad
+        \alpha = softmax_k(S(x \odot s(Up(A^k)) + x' \odot (1 - s(Up(A^k)))) - S(x'))
+
+    with s the scaling of a channel to [0, 1] and x' the baseline (zero in the paper). A channel that
+    is constant lets nothing through. Use a probability as target, as the paper does; a logit
+    sharpens the weights. Units: those of the activations. Source: Wang et al. (2020), definitions 3
+    and 4, with the softmax of the authors' algorithm 1.
+    """
+
+    name: ClassVar[str] = "score-cam"
+    cost: ClassVar[str] = "one score a channel"
+    baseline_is: ClassVar[Literal["unused", "row", "background"]] = "row"
+    paper: ClassVar[Paper] = Paper(
+        "Haofan Wang, Zifan Wang, Mengnan Du, Fan Yang, Zijian Zhang, Sirui Ding, Piotr Mardziel "
+        "and Xia Hu",
+        "Score-CAM: Score-Weighted Visual Explanations for Convolutional Neural Networks",
+        "CVPR Workshops",
+        2020,
+        "https://arxiv.org/abs/1910.01279",
+    )

@@ -1,0 +1,96 @@
+"""What SmoothGrad, its square and VarGrad share: gradients under Gaussian noise on the input."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from whyglass.baseline import Baseline
+from whyglass.errors import BadInput
+from whyglass.gradient.sampling import Draw, Drawn, Moments, average, precision
+from whyglass.inputs import Leaves, explained, per_row
+from whyglass.method import Attribution, Method, positive, positive_integer
+from whyglass.scorer import Scorer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Smoothing(Method):
+    """Abstract. Noise of standard deviation `noise` times the range (max - min) of each row.
+
+    Args:
+        samples: noisy copies of each row; with `tol` the most there will be.
+        noise: standard deviation of the noise as a share of the row's range.
+        tol: stop a row once its standard errors are this small beside its values.
+        seed: of the generator that draws the noise.
+    """
+
+    samples: int = 32
+    noise: float = 0.15
+    tol: float | None = None
+    seed: int = 0
+
+    family: ClassVar[str] = "gradient"
+    cost: ClassVar[str] = "samples gradients"
+    powers: ClassVar[int] = 2
+
+    def __post_init__(self) -> None:
+        positive_integer("samples", self.samples)
+        positive("noise", self.noise)
+        if self.tol is not None:
+            positive("tol", self.tol)
+        if self.samples < 2:
+            raise BadInput("samples must be 2 or more: one sample has no standard error")
+
+    def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
+        here = scorer.at_inputs(gradient=False)
+        moments = average(
+            scorer, self._noise(scorer.points), self.samples, self.tol, self.powers
+        )
+        values, errors = self.finish(moments)
+        kinds = [gradient_type(point) for point in scorer.points]
+        values = tuple(v.to(kind) for v, kind in zip(values, kinds, strict=True))
+        errors = tuple(e.to(kind) for e, kind in zip(errors, kinds, strict=True))
+        check = precision(values, errors, scorer.many, self.tol or 0.25)
+        return Attribution(values, here.scores, std_error=errors, checks=(check,))
+
+    @abstractmethod
+    def finish(self, moments: Moments) -> tuple[Leaves, Leaves]:
+        """Values and standard errors."""
+
+    def _noise(self, points: Leaves) -> Draw:
+        generator = torch.Generator().manual_seed(self.seed)
+        scales = [
+            self.noise * (point.flatten(1).amax(1) - point.flatten(1).amin(1))
+            if explained(point) else None
+            for point in points
+        ]
+
+        def draw() -> Drawn:
+            noises = [
+                torch.randn((1, *point.shape[1:]), generator=generator).to(point)
+                if explained(point) else None
+                for point in points
+            ]
+
+            def at(rows: Tensor) -> tuple[Leaves, None]:
+                made: list[Tensor] = []
+                for point, scale, noise in zip(points, scales, noises, strict=True):
+                    here = rows.to(point.device)
+                    chosen = point[here]
+                    if scale is not None and noise is not None:
+                        chosen = torch.addcmul(chosen, per_row(scale[here], noise), noise)
+                    made.append(chosen)
+                return tuple(made), None
+
+            return at
+
+        return draw
+
+
+def gradient_type(point: Tensor) -> torch.dtype:
+    """float64 stays; everything narrower is answered in float32."""
+    return torch.float64 if point.dtype == torch.float64 else torch.float32

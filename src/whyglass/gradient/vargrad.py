@@ -1,0 +1,49 @@
+"""VarGrad: how much the gradient varies between noisy copies of the input."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from whyglass.gradient.sampling import Moments
+from whyglass.gradient.smoothing import Smoothing
+from whyglass.inputs import Leaves, per_row
+from whyglass.method import Axiom
+from whyglass.paper import Paper
+
+
+@dataclass(frozen=True, kw_only=True)
+class VarGrad(Smoothing):
+    r"""Unbiased variance of the gradient under Gaussian noise.
+
+    .. math:: R_i = \frac{1}{n-1} \sum_s (g_{s,i} - \bar g_i)^2
+
+    Its standard error is sqrt((m4 - m2^2) / n), from the central moments m2 and m4.
+    Units: (score per unit of the feature) squared; never negative.
+    Source: Adebayo et al. (2018), section 2.
+
+    >>> import torch, whyglass
+    >>> model = lambda x: x[:, :1] - 3 * x[:, 1:]
+    >>> whyglass.VarGrad()(model, torch.tensor([[2.0, 5.0]])).values
+    tensor([[0., 0.]])
+    """
+
+    name: ClassVar[str] = "vargrad"
+    axioms: ClassVar[tuple[Axiom, ...]] = ("implementation invariance", "dummy")
+    powers: ClassVar[int] = 4
+    paper: ClassVar[Paper] = Paper(
+        "Julius Adebayo, Justin Gilmer, Ian Goodfellow and Been Kim",
+        "Local Explanation Methods for Deep Neural Networks Lack Sensitivity to Parameter Values",
+        "ICLR Workshop",
+        2018,
+        "https://arxiv.org/abs/1810.03307",
+    )
+
+    def finish(self, moments: Moments) -> tuple[Leaves, Leaves]:
+        values: list[Leaves] = [moments.mean(power) for power in (1, 2, 3, 4)]
+        variances, errors = [], []
+        for m1, m2, m3, m4 in zip(*values, strict=True):
+            n = per_row(moments.count.to(m1.device), m1)
+            second = (m2 - m1**2).clamp_min(0)
+            fourth = m4 - 4 * m1 * m3 + 6 * m1**2 * m2 - 3 * m1**4
+            variances.append(second * n / (n - 1))
+            errors.append(((fourth - second**2).clamp_min(0) / n).sqrt())
+        return tuple(variances), tuple(errors)

@@ -1,0 +1,156 @@
+"""What a method is: a frozen dataclass of hyper-parameters that explains when called."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, final
+
+import torch
+from torch import Tensor, nn
+
+from whyglass.baseline import Baseline
+from whyglass.checks import Check
+from whyglass.errors import BadInput
+from whyglass.explanation import Explanation, Legend
+from whyglass.guards import Selector
+from whyglass.inputs import Inputs, Leaves, Structure
+from whyglass.paper import Paper
+from whyglass.scorer import Scorer
+from whyglass.target import Target
+
+Need = Literal["gradients", "layer", "images"]
+Axiom = Literal["completeness", "sensitivity", "implementation invariance", "linearity", "dummy"]
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """What a method hands back: leaves shaped as the points.
+
+    A class activation map is one leaf with one channel instead: `structure` says so.
+    """
+
+    values: Leaves
+    score: Tensor
+    baseline_score: Tensor | None = None
+    baseline: Leaves | None = None
+    std_error: Leaves | None = None
+    checks: Sequence[Check] = ()
+    notes: Sequence[str] = ()
+    layer: str | None = None
+    structure: Structure | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(ABC):
+    """Abstract. A subclass states what it is in class variables and does it in `attribute`."""
+
+    name: ClassVar[str]
+    family: ClassVar[str]
+    paper: ClassVar[Paper]
+    cost: ClassVar[str]
+    axioms: ClassVar[tuple[Axiom, ...]] = ()
+    needs: ClassVar[tuple[Need, ...]] = ("gradients",)
+    data: ClassVar[tuple[str, ...]] = ("images", "text", "tables")
+    baseline_is: ClassVar[Literal["unused", "row", "background"]] = "unused"
+
+    @abstractmethod
+    def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
+        """The values. `scorer.at_inputs` comes first: it settles target and points."""
+
+    @final
+    def __call__(
+        self,
+        model: Callable[..., Any],
+        inputs: Inputs,
+        *,
+        target: Target = None,
+        baseline: Baseline = None,
+        at: str | nn.Module | None = None,
+        output: Selector = None,
+        legend: Legend | None = None,
+        batch_size: int | str = "auto",
+    ) -> Explanation:
+        """Explain `model` at `inputs`.
+
+        Args:
+            model: a `torch.nn.Module` in eval mode, or any differentiable callable.
+            inputs: a tensor (B, ...), a tuple of them (positional arguments of the model) or a dict
+                (keyword arguments). Integer leaves beside float ones are held fixed.
+            target: which scalar of the output; see `whyglass.target`.
+            baseline: what absence is, for the methods that use one; see `whyglass.baseline`.
+            at: a submodule, by object or dotted name, whose output is explained, not the input.
+            output: key, index, field or callable that picks a tensor out of the model's output.
+            legend: names and units that views show.
+            batch_size: rows at once, or "auto".
+
+        Raises:
+            BadInput: an argument is not what is needed; the message says how to mend it.
+            Unsupported: the method cannot explain this kind of model.
+        """
+        start = time.perf_counter()
+        if baseline is not None and self.baseline_is == "unused":
+            raise BadInput(f"{self.name} uses no baseline: leave baseline= out")
+        legend = legend or Legend()
+        scorer = Scorer(
+            model,
+            inputs,
+            target=target,
+            output=output,
+            at=at,
+            class_names=legend.class_names,
+            batch_size=batch_size,
+            gradient="gradients" in self.needs,
+        )
+        found = self.attribute(scorer, baseline)
+        notes = list(found.notes)
+        for index, leaf in enumerate(scorer.points):
+            if not leaf.is_floating_point():
+                label = scorer.structure.label(index)
+                notes.append(f"{label} is {leaf.dtype}: held fixed, not explained (zeros)")
+        pack = (found.structure or scorer.structure).pack
+        return Explanation(
+            values=pack(found.values),
+            inputs=scorer.input_structure.pack(scorer.inputs),
+            score=found.score,
+            method=self.name,
+            settings=_plain(self),
+            citation=self.paper.bibtex(),
+            std_error=None if found.std_error is None else pack(found.std_error),
+            baseline=None if found.baseline is None else pack(found.baseline),
+            baseline_score=found.baseline_score,
+            target=scorer.target,
+            at=found.layer or (scorer.probe.name if scorer.probe else None),
+            evaluations=scorer.evaluations,
+            gradients=scorer.gradients,
+            seconds=time.perf_counter() - start,
+            checks=tuple(found.checks),
+            notes=tuple(notes),
+            legend=legend,
+            model=model,
+        )
+
+
+def _plain(method: Method) -> dict[str, Any]:
+    """Settings as JSON can hold them."""
+    settings: dict[str, Any] = {}
+    for entry in dataclasses.fields(method):
+        value = getattr(method, entry.name)
+        simple = value is None or isinstance(value, bool | int | float | str)
+        settings[entry.name] = value if simple else getattr(value, "__qualname__", repr(value))
+    return settings
+
+
+def positive_integer(name: str, value: Any) -> None:
+    """Refuse a count that is zero, negative, fractional or boolean."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise BadInput(f"{name} must be a positive integer, not {value!r}")
+
+
+def positive(name: str, value: Any) -> None:
+    """Refuse a number that is not positive and finite."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise BadInput(f"{name} must be a positive number, not {value!r}")
