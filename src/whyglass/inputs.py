@@ -94,9 +94,9 @@ def explained(leaf: Tensor) -> bool:
     return leaf.is_floating_point()
 
 
-def per_row(weights: Tensor, like: Tensor) -> Tensor:
-    """(n,) weights shaped to multiply an (n, ...) tensor."""
-    return weights.reshape(-1, *[1] * (like.dim() - 1))
+def per_row(weights: Tensor, like: Tensor, axes: int = 1) -> Tensor:
+    """Weights over the first axes of a tensor (one, the batch), shaped to multiply it."""
+    return weights.reshape(*weights.shape[:axes], *[1] * (like.dim() - axes))
 
 
 def concatenate(parts: Sequence[Leaves]) -> Leaves:

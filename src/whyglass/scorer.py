@@ -8,8 +8,10 @@ belongs to, which settles its target and whatever of the input is held fixed.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -36,11 +38,19 @@ class Evaluated(NamedTuple):
     gradients: Leaves
 
 
+@dataclass
+class Cost:
+    """Rows put through the model forwards, and backwards."""
+
+    evaluations: int = 0
+    gradients: int = 0
+
+
 class Scorer:
     """Evaluates `target` of `model` around `inputs`.
 
     `rows` is the batch size, `inputs` its leaves; `points` the explained leaves at the inputs, known
-    once `at_inputs` ran; `evaluations` and `gradients` the rows put through the model, and back.
+    once `at_inputs` ran; `cost` what was spent.
     """
 
     def __init__(
@@ -64,7 +74,7 @@ class Scorer:
         self.target = ResolvedTarget(target, self.rows, class_names)
         self.points: Leaves = self.inputs
         self.batches = Batches(model, self.inputs, at, batch_size)
-        self.evaluations = self.gradients = 0
+        self.cost = Cost()
 
     @property
     def many(self) -> bool:
@@ -84,6 +94,12 @@ class Scorer:
         self.points = whole.points
         return whole
 
+    def outside(self) -> Scorer:
+        """The same, asked about the inputs where `at` asks about a layer: shares target and cost."""
+        twin = copy.copy(self)
+        twin.probe, twin.structure, twin.points = None, self.input_structure, self.inputs
+        return twin
+
     def scores(self, points: Points, rows: Tensor) -> Tensor:
         """(N,) or (N, K) scores of N points; `points(piece)` makes the leaves of a piece."""
         return torch.cat([part.scores for part in self._run(points, rows, False)])
@@ -101,7 +117,7 @@ class Scorer:
                 output = guards.select(result, self.output)
                 for one in output:
                     total = total + self.target.scores(one.expand(self.rows, *one.shape), every)
-            self.evaluations += piece.stop - start
+            self.cost.evaluations += piece.stop - start
             start = piece.stop
         return total / count
 
@@ -119,7 +135,7 @@ class Scorer:
             piece = slice(start, start + self.batches.size(self.rows - start))
             with torch.no_grad(), self.probe.leaf(None, False) as seen:
                 self.input_structure.call(self.model, [leaf[piece].clone() for leaf in inputs])
-            self.evaluations += len(inputs[0][piece])
+            self.cost.evaluations += len(inputs[0][piece])
             parts.append(seen.leaves())
             start = piece.stop
         return concatenate(parts)
@@ -139,8 +155,8 @@ class Scorer:
                     raise
                 self.batches.halve(size, error)
                 continue
-            self.evaluations += size
-            self.gradients += size * len(self.target.terms) if gradient else 0
+            self.cost.evaluations += size
+            self.cost.gradients += size * len(self.target.terms) if gradient else 0
             start += size
             yield result
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -23,7 +22,7 @@ UPSAMPLING = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 @dataclass(frozen=True, kw_only=True)
 class ActivationMap(Method):
-    """Abstract. A subclass makes a map (B, *S) of activations and gradients (B, C, *S).
+    """Abstract. A subclass states `heat`, its map of activations and gradients.
 
     Values have one channel and the height and width of the image, (B, 1, H, W), by bilinear
     interpolation of the map. The layer is the last spatial activation before pooling, found while
@@ -35,9 +34,15 @@ class ActivationMap(Method):
     needs: ClassVar[tuple[Need, ...]] = ("gradients", "layer", "images")
     data: ClassVar[tuple[str, ...]] = ("images",)
 
-    @abstractmethod
     def heat(self, activations: Tensor, gradients: Tensor) -> Tensor:
-        """The map (B, *S) from activations A and gradients dS/dA, both (B, C, *S)."""
+        """The map (B, *S) of one target from activations A and gradients dS/dA, both (B, C, *S)."""
+        raise NotImplementedError
+
+    def maps(
+        self, scorer: Scorer, baseline: Baseline, activations: Tensor, gradients: list[Tensor]
+    ) -> list[Tensor]:
+        """One map a target: `heat` of each, unless a method scores images to get there."""
+        return [self.heat(activations, part) for part in gradients]
 
     def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
         image = _image(scorer)
@@ -52,10 +57,8 @@ class ActivationMap(Method):
         activations = self._grid(here.points[chosen], grid, image).to(here.gradients[chosen].dtype)
         gradients = here.gradients[chosen]
         parts = gradients.unbind(-1) if scorer.many else (gradients,)
-        maps = [
-            self.heat_of(scorer, activations, self._grid(part, grid, image), target)
-            for target, part in enumerate(parts)
-        ]
+        grids = [self._grid(part, grid, image) for part in parts]
+        maps = self.maps(scorer, baseline, activations, grids)
         size = image.shape[2:]
         full = F.interpolate(
             torch.stack(maps, 1), size, mode=UPSAMPLING[len(size)], align_corners=False
@@ -70,12 +73,6 @@ class ActivationMap(Method):
             layer=probe.name,
             structure=Structure(),
         )
-
-    def heat_of(
-        self, scorer: Scorer, activations: Tensor, gradients: Tensor, target: int
-    ) -> Tensor:
-        """The map of one target; a method that scores masked images overrides this."""
-        return self.heat(activations, gradients)
 
     def checks(self, scorer: Scorer, gradients: Tensor) -> list[Check]:
         """What else a subclass measures."""

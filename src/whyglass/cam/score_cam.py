@@ -9,8 +9,7 @@ from torch.nn import functional as F
 
 from whyglass.baseline import Baseline, resolve
 from whyglass.cam.activation_map import UPSAMPLING, ActivationMap
-from whyglass.errors import BadInput
-from whyglass.method import Attribution
+from whyglass.inputs import per_row
 from whyglass.paper import Paper
 from whyglass.scorer import Scorer
 
@@ -39,3 +38,37 @@ class ScoreCAM(ActivationMap):
         2020,
         "https://arxiv.org/abs/1910.01279",
     )
+
+    def maps(
+        self, scorer: Scorer, baseline: Baseline, activations: Tensor, gradients: list[Tensor]
+    ) -> list[Tensor]:
+        outside = scorer.outside()
+        starts = resolve(baseline, outside)
+        which = next(i for i, leaf in enumerate(outside.inputs) if leaf.dim() > 3)
+        every = torch.arange(scorer.rows)
+        empty = outside.scores(lambda piece: tuple(start[piece] for start in starts), every)
+        channels = activations.shape[1]
+        rows = every.repeat_interleave(channels)
+        size = outside.inputs[which].shape[2:]
+
+        def masked(piece: slice) -> tuple[Tensor, ...]:
+            row = rows[piece].to(activations.device)
+            channel = torch.arange(piece.start, piece.stop, device=row.device) % channels
+            mask = F.interpolate(
+                activations[row, channel][:, None], size, mode=UPSAMPLING[len(size)],
+                align_corners=False,
+            )
+            low, high = (f(mask.flatten(1), 1) for f in (torch.amin, torch.amax))
+            span = per_row(high - low, mask)
+            mask = torch.where(span > 0, (mask - per_row(low, mask)) / span, 0.0)
+            leaves = [leaf[row] for leaf in outside.inputs]
+            leaves[which] = torch.lerp(starts[which][row], leaves[which], mask.to(leaves[which]))
+            return tuple(leaves)
+
+        scores = outside.scores(masked, rows)
+        gain = scores.reshape(len(every), channels, *scores.shape[1:]) - empty[:, None]
+        weights = gain.softmax(1)
+        parts = weights.unbind(-1) if scorer.many else (weights,)
+        return [
+            (per_row(part, activations, 2) * activations).sum(1).relu() for part in parts
+        ]

@@ -1,0 +1,85 @@
+"""Every method by name: the command line, the docs' table and the contract tests read this."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from typing import Any
+
+from whyglass.cam.cam import CAM
+from whyglass.cam.counterfactual_grad_cam import CounterfactualGradCAM
+from whyglass.cam.eigen_cam import EigenCAM
+from whyglass.cam.grad_cam import GradCAM
+from whyglass.cam.grad_cam_plus_plus import GradCAMPlusPlus
+from whyglass.cam.layer_cam import LayerCAM
+from whyglass.cam.score_cam import ScoreCAM
+from whyglass.errors import BadInput
+from whyglass.gradient.expected_gradients import ExpectedGradients
+from whyglass.gradient.gradient_x_input import GradientXInput
+from whyglass.gradient.integrated_gradients import IntegratedGradients
+from whyglass.gradient.path_gradients import PathGradients
+from whyglass.gradient.saliency import Saliency
+from whyglass.gradient.smoothgrad import SmoothGrad
+from whyglass.gradient.smoothgrad_squared import SmoothGradSquared
+from whyglass.gradient.vargrad import VarGrad
+from whyglass.method import Method
+
+METHODS: dict[str, type[Method]] = {
+    method.name: method
+    for method in (
+        Saliency,
+        GradientXInput,
+        SmoothGrad,
+        SmoothGradSquared,
+        VarGrad,
+        IntegratedGradients,
+        PathGradients,
+        ExpectedGradients,
+        CAM,
+        GradCAM,
+        CounterfactualGradCAM,
+        GradCAMPlusPlus,
+        LayerCAM,
+        EigenCAM,
+        ScoreCAM,
+    )
+}
+
+
+def find(name: str) -> type[Method]:
+    """The method class of a catalogue name."""
+    if name in METHODS:
+        return METHODS[name]
+    near = difflib.get_close_matches(name, METHODS, 3, 0.4) or list(METHODS)
+    raise BadInput(f"there is no method {name!r}; nearest: {', '.join(near)}")
+
+
+def make(name: str, settings: dict[str, Any]) -> Method:
+    """A method with these settings, refusing any it does not have."""
+    kind = find(name)
+    known = [field.name for field in dataclasses.fields(kind)]
+    for setting in settings:
+        if setting not in known:
+            have = f"it has {', '.join(known)}" if known else "it has none"
+            raise BadInput(f"{name} has no setting {setting!r}: {have}")
+    return kind(**settings)
+
+
+def table() -> list[dict[str, str]]:
+    """One row a method, for people."""
+    return [
+        {
+            "name": name,
+            "family": kind.family,
+            "what": (kind.__doc__ or "").partition("\n")[0],
+            "needs": ", ".join(kind.needs),
+            "baseline": kind.baseline_is,
+            "data": ", ".join(kind.data),
+            "cost": kind.cost,
+            "axioms": ", ".join(kind.axioms),
+            "paper": f"{kind.paper.authors.split(',')[0].split(' and ')[0].split()[-1]} "
+                     f"{kind.paper.year}",
+            "url": kind.paper.url,
+        }
+        for name, kind in METHODS.items()
+    ]
