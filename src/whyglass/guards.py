@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
@@ -21,6 +22,13 @@ _BATCH_NORM = nn.modules.batchnorm._BatchNorm  # pyright: ignore[reportPrivateUs
 _QUANTISED = ("torch.ao.nn.quantized", "torch.nn.quantized")
 
 
+class BlackBox(ABC):
+    """A model that gives scores and no gradients."""
+
+    @abstractmethod
+    def __call__(self, inputs: Tensor) -> Tensor: ...
+
+
 def before(
     model: Callable[..., Any], leaves: Leaves, structure: Structure, gradient: bool, at_input: bool
 ) -> None:
@@ -28,6 +36,11 @@ def before(
     if not callable(model):
         raise BadInput(f"model must be a torch.nn.Module or a callable, not {type(model).__name__}")
     if gradient:
+        if isinstance(model, BlackBox):
+            raise Unsupported(
+                f"{type(model).__name__} gives scores and no gradients, which this method needs: "
+                "choose one that `whyglass methods` lists without needs"
+            )
         if torch.is_inference_mode_enabled():
             raise BadInput(
                 "gradients do not exist under torch.inference_mode(): leave it, or use "

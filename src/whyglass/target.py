@@ -173,8 +173,11 @@ class _Term:
                 f"target {name!r} is a class name, but no names are known: "
                 "pass legend=Legend(class_names=[...])"
             )
-        if name in names:
-            return names.index(name)
+        found = [index for index, known in enumerate(names) if known == name]
+        if len(found) > 1:
+            raise BadInput(f"target {name!r} is the name of classes {found}: give the number")
+        if found:
+            return found[0]
         near = difflib.get_close_matches(name, names, 3, 0.5)
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
         raise BadInput(f"target {name!r} is not among the {len(names)} class names{hint}")
