@@ -10,6 +10,7 @@ from whyglass.cam.layer_cam import LayerCAM
 from whyglass.cam.score_cam import ScoreCAM
 from whyglass.catalogue import METHODS
 from whyglass.checks import Check
+from whyglass.coalition.occlusion import Occlusion
 from whyglass.errors import BadInput, MissingExtra, Unsupported, WhyglassError
 from whyglass.explain import explain
 from whyglass.explanation import Explanation, Legend
@@ -49,6 +50,7 @@ __all__ = [
     "Method",
     "MissingExtra",
     "Nearest",
+    "Occlusion",
     "PathGradients",
     "PerChannel",
     "Probability",

@@ -13,6 +13,7 @@ from whyglass.cam.grad_cam import GradCAM
 from whyglass.cam.grad_cam_plus_plus import GradCAMPlusPlus
 from whyglass.cam.layer_cam import LayerCAM
 from whyglass.cam.score_cam import ScoreCAM
+from whyglass.coalition.occlusion import Occlusion
 from whyglass.errors import BadInput
 from whyglass.gradient.expected_gradients import ExpectedGradients
 from whyglass.gradient.gradient_x_input import GradientXInput
@@ -42,6 +43,7 @@ METHODS: dict[str, type[Method]] = {
         LayerCAM,
         EigenCAM,
         ScoreCAM,
+        Occlusion,
     )
 }
 
@@ -71,8 +73,8 @@ def table() -> list[dict[str, str]]:
         {
             "name": name,
             "family": kind.family,
-            "what": (kind.__doc__ or "").partition("\n")[0],
-            "needs": ", ".join(kind.needs),
+            "shows": kind.shows,
+            "needs": ", ".join(kind.needs) or "scores only",
             "baseline": kind.baseline_is,
             "data": ", ".join(kind.data),
             "cost": kind.cost,

@@ -54,16 +54,18 @@ def completeness(
     )
 
 
-def not_flat(values: Sequence[Tensor], many: bool) -> Check:
-    """Warn where a map is zero everywhere: a flat score, which the gradient cannot explain."""
+FLAT = "the score is flat there, and integrated gradients can still explain it"
+
+
+def not_flat(values: Sequence[Tensor], many: bool, meaning: str = FLAT) -> Check:
+    """Warn where a map is zero everywhere, with what that means."""
     zero = flat_sum([value.abs() for value in values], many) == 0
     rows = worst_target(zero.double())
     share = sum(rows) / len(rows)
     text = "every row has a value that is not zero"
     if share:
         text = (
-            f"{sum(row > 0 for row in rows)} of {len(rows)} rows are zero everywhere: "
-            "the score is flat there, and integrated gradients can still explain it"
+            f"{sum(row > 0 for row in rows)} of {len(rows)} rows are zero everywhere: {meaning}"
         )
     return Check("not flat", share, 0.0, "warn" if share else "pass", text, rows)
 

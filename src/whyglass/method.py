@@ -49,6 +49,7 @@ class Method(ABC):
     """Abstract. A subclass states what it is in class variables and does it in `attribute`."""
 
     name: ClassVar[str]
+    shows: ClassVar[str]
     family: ClassVar[str]
     paper: ClassVar[Paper]
     cost: ClassVar[str]

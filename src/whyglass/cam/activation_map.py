@@ -17,6 +17,7 @@ from whyglass.inputs import Structure
 from whyglass.method import Attribution, Method, Need
 from whyglass.scorer import Scorer
 
+NOTHING = "no region of this layer passes the map's threshold for the target"
 UPSAMPLING = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
@@ -68,7 +69,7 @@ class ActivationMap(Method):
         return Attribution(
             (values,),
             here.scores,
-            checks=(not_flat((values,), scorer.many), *self.checks(scorer, gradients)),
+            checks=(not_flat((values,), scorer.many, NOTHING), *self.checks(scorer, gradients)),
             notes=(f"a map of {' x '.join(map(str, low))} from {probe.name}, interpolated",),
             layer=probe.name,
             structure=Structure(),

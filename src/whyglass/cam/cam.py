@@ -31,6 +31,10 @@ class CAM(ActivationMap):
     """
 
     name: ClassVar[str] = "cam"
+    shows: ClassVar[str] = (
+        "Which regions of the last layer hold the evidence for the class, for and "
+        "against."
+    )
     paper: ClassVar[Paper] = Paper(
         "Bolei Zhou, Aditya Khosla, Agata Lapedriza, Aude Oliva and Antonio Torralba",
         "Learning Deep Features for Discriminative Localization",

@@ -21,6 +21,10 @@ class CounterfactualGradCAM(ActivationMap):
     """
 
     name: ClassVar[str] = "counterfactual-grad-cam"
+    shows: ClassVar[str] = (
+        "Which coarse regions speak against the answer: without them the network would be "
+        "surer."
+    )
     paper: ClassVar[Paper] = PAPER
 
     def heat(self, activations: Tensor, gradients: Tensor) -> Tensor:

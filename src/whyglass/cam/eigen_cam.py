@@ -22,6 +22,7 @@ class EigenCAM(ActivationMap):
     """
 
     name: ClassVar[str] = "eigen-cam"
+    shows: ClassVar[str] = "What stands out in the last layer, whatever the answer."
     paper: ClassVar[Paper] = Paper(
         "Mohammed Bany Muhammad and Mohammed Yeasin",
         "Eigen-CAM: Class Activation Map using Principal Components",

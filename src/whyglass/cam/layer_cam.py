@@ -19,6 +19,7 @@ class LayerCAM(ActivationMap):
     """
 
     name: ClassVar[str] = "layer-cam"
+    shows: ClassVar[str] = "Which positions of a layer hold evidence, each on its own."
     paper: ClassVar[Paper] = Paper(
         "Peng-Tao Jiang, Chang-Bin Zhang, Qibin Hou, Ming-Ming Cheng and Yunchao Wei",
         "LayerCAM: Exploring Hierarchical Class Activation Maps for Localization",

@@ -28,6 +28,7 @@ class ScoreCAM(ActivationMap):
     """
 
     name: ClassVar[str] = "score-cam"
+    shows: ClassVar[str] = "Which coarse regions, shown alone, bring the score back."
     cost: ClassVar[str] = "one score a channel"
     baseline_is: ClassVar[Literal["unused", "row", "background"]] = "row"
     paper: ClassVar[Paper] = Paper(

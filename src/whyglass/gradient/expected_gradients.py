@@ -48,6 +48,10 @@ class ExpectedGradients(Method):
     seed: int = 0
 
     name: ClassVar[str] = "expected-gradients"
+    shows: ClassVar[str] = (
+        "What each feature added, compared with typical inputs; the parts sum to the "
+        "change of score."
+    )
     family: ClassVar[str] = "gradient"
     cost: ClassVar[str] = "samples gradients + background scores"
     axioms: ClassVar[tuple[Axiom, ...]] = (

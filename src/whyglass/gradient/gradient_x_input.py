@@ -26,6 +26,7 @@ class GradientXInput(Method):
     """
 
     name: ClassVar[str] = "gradient-x-input"
+    shows: ClassVar[str] = "How the present features add up to the score, to first order."
     family: ClassVar[str] = "gradient"
     cost: ClassVar[str] = "1 gradient"
     axioms: ClassVar[tuple[Axiom, ...]] = ("implementation invariance", "linearity", "dummy")

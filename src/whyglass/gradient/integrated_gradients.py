@@ -39,6 +39,10 @@ class IntegratedGradients(PathMethod):
     rule: Rule = "adaptive"
 
     name: ClassVar[str] = "integrated-gradients"
+    shows: ClassVar[str] = (
+        "What each feature added on the way from the baseline to this input; the parts "
+        "sum to the change of score."
+    )
     cost: ClassVar[str] = "steps gradients"
     paper: ClassVar[Paper] = Paper(
         "Mukund Sundararajan, Ankur Taly and Qiqi Yan",

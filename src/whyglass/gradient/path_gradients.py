@@ -105,6 +105,9 @@ class PathGradients(PathMethod):
     path: Curve = straight
 
     name: ClassVar[str] = "path-gradients"
+    shows: ClassVar[str] = (
+        "What each feature added along a chosen path from the baseline to this input."
+    )
     cost: ClassVar[str] = "steps gradients"
     paper: ClassVar[Paper] = Paper(
         "Mukund Sundararajan, Ankur Taly and Qiqi Yan",

@@ -28,6 +28,9 @@ class SmoothGradSquared(Smoothing):
     """
 
     name: ClassVar[str] = "smoothgrad-squared"
+    shows: ClassVar[str] = (
+        "Where the score is sensitive, averaged over noisy copies of the input."
+    )
     axioms: ClassVar[tuple[Axiom, ...]] = ("implementation invariance", "dummy")
     powers: ClassVar[int] = 4
     paper: ClassVar[Paper] = Paper(

@@ -27,6 +27,7 @@ class VarGrad(Smoothing):
     """
 
     name: ClassVar[str] = "vargrad"
+    shows: ClassVar[str] = "Where the score's sensitivity is unstable under noise."
     axioms: ClassVar[tuple[Axiom, ...]] = ("implementation invariance", "dummy")
     powers: ClassVar[int] = 4
     paper: ClassVar[Paper] = Paper(

@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from typing import Any
 
 import jinja2
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from whyglass.catalogue import METHODS
-from whyglass.checks import verdict
+from whyglass.checks import Check, verdict
 from whyglass.explanation import Explanation
 from whyglass.views.colours import AGAINST, FOR
-from whyglass.views.figures import Picture, draw_overlay, figure, picture
-from whyglass.views.notebook import data_uri, png
+from whyglass.views.figures import Picture, draw_overlay, figure, photo, picture
+from whyglass.views.notebook import data_uri
 
+DPI = 110
+BUDGET = 4_800_000
 MARKS = {"pass": "✓", "warn": "!", "fail": "✗"}
 
 
@@ -39,33 +43,62 @@ class Case:
     explanations: Sequence[Explanation]
 
 
-def report(cases: Sequence[Case], model_name: str, version: str) -> str:
-    """The whole page. Every text that comes from outside is escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("whyglass.views"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    every = [explanation for case in cases for explanation in case.explanations]
-    fingerprints = {explanation.fingerprint() for explanation in every} - {None}
-    return environment.get_template("report.html.j2").render(
-        cases=[_case(case) for case in cases],
-        model=model_name,
-        fingerprint=min(fingerprints, default=None),
-        version=version,
-        made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        marks=MARKS,
-        overall=verdict([check for explanation in every for check in explanation.checks]),
-        seconds=sum(explanation.seconds for explanation in every),
-        colour_for=FOR,
-        colour_against=AGAINST,
-        references=sorted({METHODS[e.method].paper.__str__() for e in every if e.method in METHODS}),
-    )
+class Report:
+    """The page, filled case by case; cases past `BUDGET` bytes are counted and left out."""
+
+    def __init__(self, model_name: str, version: str) -> None:
+        self._model, self._version, self._left = model_name, version, BUDGET
+        self._cases: list[dict[str, Any]] = []
+        self._omitted = 0
+        self._seconds = 0.0
+        self._checks: list[Check] = []
+        self._methods: set[str] = set()
+        self._fingerprint: str | None = None
+
+    def add(self, case: Case) -> None:
+        """Draw a case now, so that its explanations need not be kept."""
+        self._seconds += sum(explanation.seconds for explanation in case.explanations)
+        for explanation in case.explanations:
+            self._checks += explanation.checks
+            self._methods.add(explanation.method)
+        if self._omitted:
+            self._omitted += 1
+            return
+        self._fingerprint = self._fingerprint or case.explanations[0].fingerprint()
+        drawn = _case(case)
+        size = len(drawn["photo"] or "") + sum(len(card["image"]) + 4000 for card in drawn["cards"])
+        if self._cases and size > self._left:
+            self._omitted = 1
+            return
+        self._left -= size
+        self._cases.append(drawn)
+
+    def html(self) -> str:
+        """The whole page. Every text that comes from outside is escaped."""
+        environment = jinja2.Environment(
+            loader=jinja2.PackageLoader("whyglass.views"),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        return environment.get_template("report.html.j2").render(
+            cases=self._cases,
+            omitted=self._omitted,
+            model=self._model,
+            fingerprint=self._fingerprint,
+            version=self._version,
+            made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+            marks=MARKS,
+            overall=verdict(self._checks),
+            seconds=self._seconds,
+            colour_for=FOR,
+            colour_against=AGAINST,
+            references=sorted(str(METHODS[name].paper) for name in self._methods if name in METHODS),
+        )
 
 
-def _case(case: Case) -> dict[str, object]:
+def _case(case: Case) -> dict[str, Any]:
     is_image = case.explanations and _is_image(case.explanations[0])
     return {
         "title": case.title,
@@ -75,12 +108,11 @@ def _case(case: Case) -> dict[str, object]:
     }
 
 
-def _card(explanation: Explanation) -> dict[str, object]:
+def _card(explanation: Explanation) -> dict[str, Any]:
     kind = METHODS.get(explanation.method)
-    described = (kind.__doc__ or "").partition("\n")[0] if kind else ""
-    card: dict[str, object] = {
+    card: dict[str, Any] = {
         "method": explanation.method,
-        "what": described,
+        "shows": kind.shows if kind else "",
         "target": ", ".join(explanation.targets[0]),
         "score": explanation.score[0].tolist(),
         "baseline_score": (
@@ -98,14 +130,14 @@ def _card(explanation: Explanation) -> dict[str, object]:
     if _is_image(explanation):
         shown = picture(explanation)
         card |= {
-            "image": data_uri(_overlay(shown)),
+            "image": _overlay(shown),
             "top": f"{shown.top:.3g}",
             "signed": shown.signed,
             "smoothing": shown.smoothing,
             "alt": _describe(explanation, shown),
         }
     else:
-        card |= {"image": data_uri(png(figure(explanation))), "alt": explanation.method}
+        card |= {"image": data_uri(figure(explanation), DPI), "alt": explanation.method}
     return card
 
 
@@ -114,20 +146,20 @@ def _is_image(explanation: Explanation) -> bool:
     return not isinstance(first, tuple | dict) and first.dim() == 4 and first.shape[1] in (1, 3)
 
 
-def _overlay(shown: Picture) -> bytes:
+def _overlay(shown: Picture) -> str:
     made, axes = _bare()
     draw_overlay(axes, shown)
-    return png(made, 100)
+    return data_uri(made, DPI)
 
 
 def _photo(explanation: Explanation) -> str:
     made, axes = _bare()
-    axes.imshow(picture(explanation).photo)
+    axes.imshow(photo(explanation))
     axes.set_axis_off()
-    return data_uri(png(made, 100))
+    return data_uri(made, DPI)
 
 
-def _bare() -> tuple[Figure, object]:
+def _bare() -> tuple[Figure, Axes]:
     made = Figure(figsize=(4, 4))
     FigureCanvasAgg(made)
     return made, made.add_axes((0, 0, 1, 1))

@@ -1,0 +1,36 @@
+"""How the documentation is built: `make docs`. Nothing is fetched, neither now nor when it is read."""
+
+import sys
+from pathlib import Path
+
+import whyglass
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+
+project = "whyglass"
+author = "The whyglass authors"
+copyright = author  # noqa: A001  Sphinx's name for it
+version = release = whyglass.__version__
+
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "myst_parser", "mathml", "catalogue"]
+exclude_patterns = ["_ext"]
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+myst_links_external_new_tab = False
+
+# Single backticks in docstrings hold names: a link where the name is documented, else code.
+default_role = "py:obj"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+autodoc_class_signature = "mixed"
+python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 88
+
+html_theme = "furo"
+html_title = "whyglass"
+html_show_sphinx = False
+html_copy_source = False
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]

@@ -1,0 +1,56 @@
+"""What someone who writes a method imports, in one place.
+
+A method is a frozen, keyword-only dataclass that derives from `Method`, says what it is in class
+variables and computes in `attribute`; docs/how-to/add-a-method.md builds one. Three abstract methods
+do part of the work already: `ActivationMap` leaves only the map of a layer, `PathMethod` only the
+path, `Smoothing` only what to make of gradients under noise.
+"""
+
+from whyglass.baseline import Baseline, background, resolve
+from whyglass.cam.activation_map import ActivationMap, channel_weights
+from whyglass.checks import Check, completeness, completeness_gap, not_flat, worst_target
+from whyglass.errors import BadInput, MissingExtra, Unsupported
+from whyglass.gradient.path_gradients import PathMethod
+from whyglass.gradient.path_integral import Curve
+from whyglass.gradient.sampling import Moments
+from whyglass.gradient.smoothing import Smoothing
+from whyglass.inputs import Leaves, Structure, explained, flat_sum, per_row, times
+from whyglass.method import Attribution, Axiom, Method, Need, positive, positive_integer
+from whyglass.paper import Paper
+from whyglass.scorer import Evaluated, Points, Scorer
+
+__all__ = [
+    "ActivationMap",
+    "Attribution",
+    "Axiom",
+    "BadInput",
+    "Baseline",
+    "Check",
+    "Curve",
+    "Evaluated",
+    "Leaves",
+    "Method",
+    "MissingExtra",
+    "Moments",
+    "Need",
+    "Paper",
+    "PathMethod",
+    "Points",
+    "Scorer",
+    "Smoothing",
+    "Structure",
+    "Unsupported",
+    "background",
+    "channel_weights",
+    "completeness",
+    "completeness_gap",
+    "explained",
+    "flat_sum",
+    "not_flat",
+    "per_row",
+    "positive",
+    "positive_integer",
+    "resolve",
+    "times",
+    "worst_target",
+]

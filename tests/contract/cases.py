@@ -1,0 +1,95 @@
+"""Which method runs on which network of the zoo, and how."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.zoo.networks import ZOO, Inputs, Network
+from whyglass import CAM, METHODS, Background, Explanation, Method
+
+METHOD_CASES = [pytest.param(kind, id=name) for name, kind in METHODS.items()]
+GRADIENT_METHODS = [
+    pytest.param(kind, id=name) for name, kind in METHODS.items() if "images" not in kind.needs
+]
+
+
+def applies(kind: type[Method], network: Network) -> bool:
+    """Whether a method can explain this kind of network at all."""
+    if "images" in kind.needs and not network.is_image:
+        return False
+    if kind is CAM and not network.pools_globally:
+        return False
+    # A background row cannot stand in for an input that is held fixed.
+    return not (kind.baseline_is == "background" and "mask" in network.shapes)
+
+
+def pairs(suits: Callable[[type[Method], Network], bool] = applies) -> list[Any]:
+    """All combinations that suit, named for pytest."""
+    return [
+        pytest.param(kind, network, id=f"{name}-{network.name}")
+        for name, kind in METHODS.items()
+        for network in ZOO.values()
+        if applies(kind, network) and suits(kind, network)
+    ]
+
+
+def fields(kind: type[Method]) -> set[str]:
+    return {field.name for field in dataclasses.fields(kind)}
+
+
+def small(kind: type[Method], **settings: Any) -> Method:
+    """The method with a budget that keeps the suite fast."""
+    cheap = {"steps": 12, "samples": 6}
+    return kind(**{k: v for k, v in cheap.items() if k in fields(kind)} | settings)
+
+
+def arguments(kind: type[Method], network: Network, **given: Any) -> dict[str, Any]:
+    """What the call needs besides model and inputs."""
+    found: dict[str, Any] = {"at": network.at, "output": network.output}
+    if kind.baseline_is == "background":
+        dtype = given.pop("dtype", torch.float64)
+        found["baseline"] = Background(network.inputs(5, seed=5, dtype=dtype))
+    given.pop("dtype", None)
+    return found | given
+
+
+def take(inputs: Inputs, rows: slice) -> Inputs:
+    if isinstance(inputs, Tensor):
+        return inputs[rows]
+    if isinstance(inputs, dict):
+        return {name: leaf[rows] for name, leaf in inputs.items()}
+    return tuple(leaf[rows] for leaf in inputs)
+
+
+def leaves(packed: Inputs | None) -> list[Tensor]:
+    if packed is None:
+        return []
+    if isinstance(packed, Tensor):
+        return [packed]
+    return list(packed.values()) if isinstance(packed, dict) else list(packed)
+
+
+def each(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
+    """The same inputs with every leaf changed."""
+    if isinstance(inputs, Tensor):
+        return change(inputs)
+    if isinstance(inputs, dict):
+        return {name: change(leaf) for name, leaf in inputs.items()}
+    return tuple(change(leaf) for leaf in inputs)
+
+
+def assert_same(
+    one: Explanation, other: Explanation, rtol: float = 1e-9, atol: float = 1e-11
+) -> None:
+    """The same answer: values, errors, scores."""
+    for name in ("values", "std_error", "score", "baseline_score"):
+        mine, others = (leaves(getattr(e, name)) for e in (one, other))
+        assert len(mine) == len(others), name
+        for a, b in zip(mine, others, strict=True):
+            torch.testing.assert_close(a, b, rtol=rtol, atol=atol, msg=lambda m, n=name: f"{n}: {m}")

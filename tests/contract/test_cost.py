@@ -1,0 +1,109 @@
+"""Evaluations are counted, every one of them, and never exceed the budget."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from tests.contract.cases import METHOD_CASES, arguments, fields, leaves, pairs, small
+from tests.zoo.networks import ZOO, Network
+from whyglass import Explanation, Method, Several
+
+
+class Counted(nn.Module):
+    """Counts the rows that go through a network, forwards and backwards."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+        self.forwards = self.backwards = 0
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        rows = len(args[0] if args else next(iter(kwargs.values())))
+        self.forwards += rows
+        result = self.inner(*args, **kwargs)
+        output = next(
+            leaf for leaf in (vars(result) if hasattr(result, "logits") else dict(_items(result))).values()
+            if isinstance(leaf, torch.Tensor)
+        )
+        if output.requires_grad:
+            output.register_hook(lambda _gradient: self._back(rows))
+        return result
+
+    def _back(self, rows: int) -> None:
+        self.backwards += rows
+
+
+def _items(result: Any) -> Any:
+    if isinstance(result, dict):
+        return result.items()
+    return enumerate(result if isinstance(result, tuple) else (result,))
+
+
+def _inside(given: dict[str, Any]) -> dict[str, Any]:
+    return given | {"at": f"inner.{given['at']}"} if given["at"] else given
+
+
+@pytest.mark.parametrize(("kind", "network"), pairs())
+@pytest.mark.parametrize("batch_size", ["auto", 2])
+def test_every_evaluation_is_counted(
+    kind: type[Method], network: Network, batch_size: int | str
+) -> None:
+    model, inputs = Counted(network.make()), network.inputs(3)
+    given = _inside(arguments(kind, network, batch_size=batch_size))
+    found = small(kind)(model, inputs, **given)
+    assert found.evaluations == model.forwards
+    assert found.gradients == model.backwards
+    _within_budget(small(kind), found, 3, 1)
+
+
+@pytest.mark.parametrize("kind", METHOD_CASES)
+def test_several_targets_share_the_forward_passes(kind: type[Method]) -> None:
+    network = ZOO["gap-cnn"]
+    model, inputs = Counted(network.make()), network.inputs(2)
+    found = small(kind)(model, inputs, **arguments(kind, network, target=Several(0, 1, 2)))
+    assert found.evaluations == model.forwards
+    assert found.gradients == model.backwards
+    _within_budget(small(kind), found, 2, 3)
+
+
+@pytest.mark.parametrize("kind", METHOD_CASES)
+def test_only_the_rows_that_need_more_get_more(kind: type[Method]) -> None:
+    """With a tolerance that one row meets at once, the batch costs less than the whole budget."""
+    if "tol" not in fields(kind):
+        assert "tol" not in kind.cost
+        return
+    budget = {"steps": 256} if "steps" in fields(kind) else {"samples": 256}
+    model = Counted(ZOO["mlp"].make())
+    x = ZOO["mlp"].inputs(4)
+    given = arguments(kind, ZOO["mlp"])
+    loose = kind(**budget, tol=0.5)(model, x, **given)
+    assert loose.evaluations == model.forwards
+    assert loose.gradients < 4 * 256
+    alone = sum(kind(**budget, tol=0.5)(model, x[i : i + 1], **given).gradients for i in range(4))
+    assert alone == loose.gradients
+
+
+def _within_budget(method: Method, found: Explanation, rows: int, targets: int) -> None:
+    """Gradients at most the budget; scores at most one for each channel or feature beside it."""
+    budget = getattr(method, "steps", getattr(method, "samples", 1))
+    assert found.gradients <= budget * rows * targets
+    assert ("gradients" in method.needs) == (found.gradients > 0)
+    features = sum(leaf[0].numel() for leaf in leaves(found.values))
+    parts = {"one score a channel": 20, "one score a window": features}
+    background = 5 if method.baseline_is == "background" else 0
+    # At the inputs, at the baseline, and for a layer what the layer makes of the baseline.
+    assert found.evaluations <= (budget + 2 + parts.get(method.cost, 0)) * rows + 2 * background
+    assert found.seconds > 0
+
+
+@pytest.mark.parametrize("rule", ["endpoints", "left", "right", "midpoint", "trapezoid", "gauss-legendre"])
+@pytest.mark.parametrize("kind", [c for c in METHOD_CASES if "rule" in fields(c.values[0])])
+def test_a_fixed_rule_spends_exactly_its_steps(kind: type[Method], rule: str) -> None:
+    model = Counted(ZOO["mlp"].make())
+    found = kind(steps=7, rule=rule)(model, ZOO["mlp"].inputs(3))
+    assert found.gradients == model.backwards == 21
+    assert found.evaluations == model.forwards == 21 + 3 + 3
