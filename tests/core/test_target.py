@@ -120,7 +120,7 @@ def test_predicted_class_is_told() -> None:
 
 def test_predicted_class_does_not_move_along_the_path() -> None:
     """The class is that of the input, also where a path point would be predicted otherwise."""
-    model, x = ZOO["mlp"].make(1), 3 * _inputs(6)
+    model, x = ZOO["mlp"].make(), _inputs(6)
     chosen, at_zero = model(x).argmax(1), model(torch.zeros_like(x))
     assert not torch.equal(at_zero.argmax(1), chosen)
     by_name = IntegratedGradients(steps=40, rule="midpoint")(model, x, target=chosen)

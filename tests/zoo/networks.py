@@ -234,7 +234,13 @@ class Network:
         """The network in eval mode; the global generator is left as it was."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return self.module().eval().to(dtype)
+            model = self.module().eval().to(dtype)
+        # Larger weights than by default, so that kinks matter and rows differ in their class.
+        for module in model.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d):
+                with torch.no_grad():
+                    module.weight.mul_(2)
+        return model
 
     def inputs(self, rows: int = 3, seed: int = 0, dtype: torch.dtype = torch.float64) -> Inputs:
         """Random rows: integer tokens for `at`, a boolean mask for "mask", else floats."""

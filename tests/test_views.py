@@ -1,0 +1,94 @@
+"""Figures and the notebook's summary: what they draw, by its numbers and colours."""
+
+import io
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from whyglass import BadInput, Explanation, GradientXInput, Legend, Saliency, Several, SmoothGrad
+from whyglass.views.colours import SIGNED
+from whyglass.views.figures import figure, photo, picture
+
+WEIGHTS = torch.zeros(1, 32, 32)
+WEIGHTS[:, 4:12, 4:12], WEIGHTS[:, 20:28, 20:28] = 1.0, -1.0
+
+
+def image_score(x: Tensor) -> Tensor:
+    return (x * WEIGHTS).sum((1, 2, 3))
+
+
+def explained() -> Explanation:
+    legend = Legend(pixel_mean=(0.5,), pixel_std=(0.25,), titles=["a"])
+    return GradientXInput()(image_score, torch.ones(1, 1, 32, 32), legend=legend)
+
+
+def test_the_photograph_is_shown_with_its_normalisation_undone() -> None:
+    np.testing.assert_allclose(photo(explained()), np.full((32, 32, 3), 0.75))
+
+
+def test_the_map_is_the_values_and_its_colours_the_sign() -> None:
+    shown = picture(explained())
+    np.testing.assert_allclose(shown.heat, WEIGHTS[0].numpy())
+    assert shown.top == 1 and shown.signed
+    made = figure(explained())
+    file = io.BytesIO()
+    made.savefig(file, format="png")
+    drawn = np.asarray(made.axes[0].images[0].get_array())
+    for place, end in (((8, 8), 1.0), ((24, 24), 0.0)):
+        np.testing.assert_allclose(drawn[place], SIGNED(end)[:3], atol=1e-6)
+    assert np.ptp(drawn[16, 2]) < 1e-6, "no value, no colour"
+    assert len(Image.open(file).getcolors(10**6) or ()) > 20
+
+
+def test_colours_stay_apart_without_red_or_green_and_darken_on_both_sides() -> None:
+    ends = np.array([SIGNED(t)[:3] for t in (0.0, 0.25, 0.5, 0.75, 1.0)])
+    luminance = ends @ np.array([0.2126, 0.7152, 0.0722])
+    assert luminance[2] > luminance[1] > luminance[0]
+    assert luminance[2] > luminance[3] > luminance[4]
+    # In a dichromat's eye red and green fall together; blue against the rest does not.
+    assert ends[1, 2] - ends[1, :2].mean() > 0.3 > ends[3, 2] - ends[3, :2].mean() + 0.3
+
+
+def test_bars_carry_names_values_and_errors() -> None:
+    legend = Legend(feature_names=["age", "größe", "<b>"])
+    x = torch.tensor([[1.0, -2.0, 0.5]])
+    made = figure(SmoothGrad(samples=8)(lambda x: (x**3).sum(1), x, legend=legend))
+    axes = made.axes[0]
+    assert {text.get_text() for text in axes.get_yticklabels()} == {"age", "größe", "<b>"}
+    assert axes.patches and any(getattr(part, "has_xerr", False) for part in axes.containers)
+
+
+def test_tokens_keep_their_order() -> None:
+    legend = Legend(tokens=[["what", "is", "it"]])
+    embedded = torch.tensor([[[1.0, 1.0], [-3.0, 0.0], [0.0, 0.5]]])
+    made = figure(GradientXInput()(lambda x: x.sum((1, 2)), embedded, legend=legend))
+    axes = made.axes[0]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["what", "is", "it"]
+    widths = [patch.get_width() for patch in axes.patches]  # type: ignore[attr-defined]
+    assert widths == [2.0, -3.0, 0.5]
+
+
+def test_rows_and_targets_are_chosen_and_checked() -> None:
+    x = torch.rand(2, 3)
+    two = Saliency()(lambda x: torch.stack([x.sum(1), -x.sum(1)], 1), x, target=Several(0, 1))
+    assert "why 1?" in two.plot(1, target=1).axes[0].get_title()
+    with pytest.raises(BadInput, match="row 2 is out of range"):
+        two.plot(2)
+
+
+def test_plotting_opens_no_window_and_registers_no_figure() -> None:
+    before = plt.get_fignums()
+    explained().plot()
+    assert plt.get_fignums() == before
+
+
+def test_notebook_summary_is_small_escaped_and_has_no_script() -> None:
+    legend = Legend(class_names=["<script>alert(1)</script>", "b"])
+    many = Saliency()(lambda x: x[:, :2], torch.rand(40, 2), target=0, legend=legend)
+    page = many._repr_html_()
+    assert len(page) < 200_000 and "<script" not in page and "&lt;script&gt;" in page
+    assert "37 more rows" in page and "not flat" in page
