@@ -36,7 +36,7 @@ format: .venv/.test
 	$(BIN)/ruff format .
 
 docs: .venv/.docs
-	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -b html docs site
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -d build/doctrees -b html docs site
 	@echo "site/index.html"
 
 bench: .venv/.bench

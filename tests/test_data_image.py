@@ -16,7 +16,9 @@ def test_short_side_centre_crop_and_units() -> None:
     pixels[:, 30:50] = (255, 128, 0)
     plain = Preprocess(40, 20, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     found = plain(Image.fromarray(pixels))
-    torch.testing.assert_close(found, torch.tensor([1.0, 128 / 255, 0.0])[:, None, None].expand(3, 20, 20))
+    torch.testing.assert_close(
+        found, torch.tensor([1.0, 128 / 255, 0.0])[:, None, None].expand(3, 20, 20)
+    )
     normal = Preprocess(40, 20, (0.5, 0.5, 0.5), (0.25, 0.5, 1.0))(Image.fromarray(pixels))
     torch.testing.assert_close(normal[:, 0, 0], torch.tensor([2.0, (128 / 255 - 0.5) / 0.5, -0.5]))
 
@@ -30,7 +32,8 @@ def test_odd_sizes_and_grey() -> None:
 def test_baselines_by_name() -> None:
     prepare = Preprocess(8, 8)
     black = prepare.baseline("black")
-    assert isinstance(black, PerChannel) and isinstance(prepare.baseline("blur"), Blur)
+    assert isinstance(black, PerChannel)
+    assert isinstance(prepare.baseline("blur"), Blur)
     image = prepare(Image.new("RGB", (8, 8)))[None]
     torch.testing.assert_close(black(image), image)
     white = prepare.baseline("1")
@@ -60,7 +63,9 @@ def test_a_camera_held_sideways(tmp_path: Path) -> None:
 
 
 def test_class_names_from_lines_and_columns(tmp_path: Path) -> None:
-    (tmp_path / "names.tsv").write_text("0\tn01\tgreat_white_shark\n1\tn02\tWürger\n", encoding="utf-8")
+    (tmp_path / "names.tsv").write_text(
+        "0\tn01\tgreat_white_shark\n1\tn02\tWürger\n", encoding="utf-8"
+    )
     assert class_names(tmp_path / "names.tsv") == ["great white shark", "Würger"]
     for bad in ("gone.txt", "empty.txt"):
         (tmp_path / "empty.txt").write_text("\n")

@@ -95,8 +95,14 @@ def test_every_public_name_is_in_the_reference():
     methods = {kind.__name__ for kind in whyglass.METHODS.values()}  # a directive lists these
     errors = {n for n in whyglass.__all__ if n in vars(whyglass.errors)}  # automodule does
     rest = set(whyglass.__all__) - methods - errors - {"METHODS"}
-    assert sorted(name for name in rest if f":: whyglass.{name}\n" not in pages
-                  and f":: whyglass.extend.{name}\n" not in pages) == []
+    assert (
+        sorted(
+            name
+            for name in rest
+            if f":: whyglass.{name}\n" not in pages and f":: whyglass.extend.{name}\n" not in pages
+        )
+        == []
+    )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
@@ -116,7 +122,11 @@ def test_constraints_pin_what_pyproject_asks_for():
     asked = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
     requirements = [Requirement(text) for text in asked]
     assert len(requirements) > 10
-    loose = [r.name for r in requirements if not r.specifier.contains(pins.get(canonicalize_name(r.name), "0"))]
+    loose = [
+        r.name
+        for r in requirements
+        if not r.specifier.contains(pins.get(canonicalize_name(r.name), "0"))
+    ]
     assert loose == []
 
 
@@ -128,7 +138,9 @@ def test_one_version_everywhere():
 
 
 def test_importing_whyglass_imports_no_view_and_nothing_optional():
-    heavy = "matplotlib jinja2 click PIL skimage sklearn onnx onnxruntime shap captum whyglass.views"
+    heavy = (
+        "matplotlib jinja2 click PIL skimage sklearn onnx onnxruntime shap captum whyglass.views"
+    )
     code = f"import sys, whyglass; print([m for m in {heavy.split()} if m in sys.modules])"
     run = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True

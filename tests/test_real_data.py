@@ -48,7 +48,8 @@ def test_predictions_and_integrated_gradients(network: object, right: int) -> No
     assert int((found.classes == classes).sum()) >= right
     assert found.gradients <= 64 * COUNT
     gap = {check.name: check for check in found.checks}["completeness"]
-    assert gap.verdict == "pass" and gap.measured <= 0.01
+    assert gap.verdict == "pass"
+    assert gap.measured <= 0.01
 
 
 def test_grad_cam_is_cam_over_z_on_lite0(tmp_path: Path) -> None:
@@ -57,7 +58,8 @@ def test_grad_cam_is_cam_over_z_on_lite0(tmp_path: Path) -> None:
     legend = Legend(class_names=class_names(PHOTOS / "classes.tsv"))
     cam = CAM()(loaded.model, images, legend=legend)
     grad = GradCAM(relu=False)(loaded.model, images)
-    assert isinstance(cam.values, Tensor) and isinstance(grad.values, Tensor)
+    assert isinstance(cam.values, Tensor)
+    assert isinstance(grad.values, Tensor)
     torch.testing.assert_close(grad.values, cam.values / 49, atol=1e-6, rtol=1e-5)
     cam.save(tmp_path / "cam.safetensors")
     assert Explanation.load(tmp_path / "cam.safetensors").targets == cam.targets

@@ -33,7 +33,8 @@ def test_the_photograph_is_shown_with_its_normalisation_undone() -> None:
 def test_the_map_is_the_values_and_its_colours_the_sign() -> None:
     shown = picture(explained())
     np.testing.assert_allclose(shown.heat, WEIGHTS[0].numpy())
-    assert shown.top == 1 and shown.signed
+    assert shown.top == 1
+    assert shown.signed
     made = figure(explained())
     file = io.BytesIO()
     made.savefig(file, format="png")
@@ -59,7 +60,8 @@ def test_bars_carry_names_values_and_errors() -> None:
     made = figure(SmoothGrad(samples=8)(lambda x: (x**3).sum(1), x, legend=legend))
     axes = made.axes[0]
     assert {text.get_text() for text in axes.get_yticklabels()} == {"age", "größe", "<b>"}
-    assert axes.patches and any(getattr(part, "has_xerr", False) for part in axes.containers)
+    assert axes.patches
+    assert any(getattr(part, "has_xerr", False) for part in axes.containers)
 
 
 def test_tokens_keep_their_order() -> None:
@@ -90,5 +92,8 @@ def test_notebook_summary_is_small_escaped_and_has_no_script() -> None:
     legend = Legend(class_names=["<script>alert(1)</script>", "b"])
     many = Saliency()(lambda x: x[:, :2], torch.rand(40, 2), target=0, legend=legend)
     page = many._repr_html_()
-    assert len(page) < 200_000 and "<script" not in page and "&lt;script&gt;" in page
-    assert "37 more rows" in page and "not flat" in page
+    assert len(page) < 200_000
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert "37 more rows" in page
+    assert "not flat" in page

@@ -59,8 +59,13 @@ FLAT = "the score is flat there, and integrated gradients can still explain it"
 
 def not_flat(values: Sequence[Tensor], many: bool, meaning: str = FLAT) -> Check:
     """Warn where a map is zero everywhere, with what that means."""
-    zero = flat_sum([value.abs() for value in values], many) == 0
-    rows = worst_target(zero.double())
+    # A sum of absolute values is zero only if all of them are, in any precision.
+    sizes = [
+        value.abs().reshape(len(value), -1, value.shape[-1] if many else 1).sum(1)
+        for value in values
+    ]
+    zero = (sum(sizes[1:], sizes[0]) == 0).any(1)
+    rows = tuple(zero.double().tolist())
     share = sum(rows) / len(rows)
     text = "every row has a value that is not zero"
     if share:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -56,9 +57,7 @@ def before(
             )
     if isinstance(model, nn.Module):
         _refuse_misfit(model, leaves, structure)
-        _refuse_training(model)
-        if gradient and any(type(m).__module__.startswith(_QUANTISED) for m in model.modules()):
-            raise Unsupported("quantised layers have no gradient: explain the float model")
+        _refuse_modules(model, gradient)
 
 
 def _refuse_misfit(model: nn.Module, leaves: Leaves, structure: Structure) -> None:
@@ -78,8 +77,10 @@ def _refuse_misfit(model: nn.Module, leaves: Leaves, structure: Structure) -> No
             )
 
 
-def _refuse_training(model: nn.Module) -> None:
+def _refuse_modules(model: nn.Module, gradient: bool) -> None:
     for name, module in model.named_modules():
+        if gradient and type(module).__module__.startswith(_QUANTISED):
+            raise Unsupported("quantised layers have no gradient: explain the float model")
         if module.training and _depends_on_training(module):
             kind = type(module).__name__
             raise BadInput(
@@ -154,7 +155,7 @@ def output_fits(output: Tensor, rows: int, gradient: bool) -> None:
 
 def finite(what: Tensor, name: str, model: Callable[..., Any]) -> None:
     """Refuse NaN and infinity in a score or gradient, pointing to the parameters if they hold it."""
-    if torch.isfinite(what.sum(dtype=torch.float64)) or torch.isfinite(what).all():
+    if math.isfinite(what.sum().item()) or torch.isfinite(what).all():
         return
     if isinstance(model, nn.Module):
         for key, value in [*model.named_parameters(), *model.named_buffers()]:
@@ -179,12 +180,9 @@ def repeatable(again: Callable[[], Tensor]) -> Iterator[None]:
         )
 
 
-@contextmanager
-def recurrent(model: Callable[..., Any], device: torch.device) -> Iterator[None]:
+def recurrent(model: Callable[..., Any], device: torch.device) -> AbstractContextManager[None]:
     """cuDNN's recurrent layers have no backward pass in eval mode: the native ones do."""
     if device.type == "cuda" and isinstance(model, nn.Module):
         if any(isinstance(module, nn.RNNBase) for module in model.modules()):
-            with torch.backends.cudnn.flags(enabled=False):
-                yield
-            return
-    yield
+            return torch.backends.cudnn.flags(enabled=False)
+    return nullcontext()

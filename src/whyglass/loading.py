@@ -146,10 +146,14 @@ class OnnxModel(BlackBox):
         try:
             self._session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         except Exception as error:
-            raise BadInput(f"{path} is not an ONNX model that onnxruntime can run: {error}") from error
+            raise BadInput(
+                f"{path} is not an ONNX model that onnxruntime can run: {error}"
+            ) from error
         inputs = self._session.get_inputs()
         if len(inputs) != 1:
-            raise BadInput(f"{path} has {len(inputs)} inputs: wrap the session in a callable of yours")
+            raise BadInput(
+                f"{path} has {len(inputs)} inputs: wrap the session in a callable of yours"
+            )
         self._input = inputs[0].name
         self._fixed = inputs[0].shape[0] if isinstance(inputs[0].shape[0], int) else None
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -164,13 +164,14 @@ class Scorer:
         self, point: Leaves | None, piece: slice, rows: Tensor, gradient: bool
     ) -> Evaluated:
         first = point is None
-        with ExitStack() as stack:
-            stack.enter_context(torch.enable_grad() if gradient else torch.no_grad())
-            stack.enter_context(guards.recurrent(self.model, self.inputs[0].device))
-            if first and not piece.start:
-                stack.enter_context(
-                    guards.repeatable(lambda: self._score(None, piece, rows, False, True)[0])
-                )
+        repeatable = nullcontext() if not first or piece.start else guards.repeatable(
+            lambda: self._score(None, piece, rows, False, True)[0]
+        )
+        with (
+            torch.set_grad_enabled(gradient),
+            guards.recurrent(self.model, self.inputs[0].device),
+            repeatable,
+        ):
             scores, leaves = self._score(point, piece, rows, gradient, first)
             guards.finite(scores.detach(), "score", self.model)
             slopes = self._slopes(scores, leaves) if gradient else ()

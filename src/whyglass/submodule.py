@@ -49,8 +49,11 @@ class Submodule:
     def __init__(self, model: Callable[..., Any], at: str | nn.Module) -> None:
         if not isinstance(model, nn.Module):
             raise BadInput("at= names a layer of a torch.nn.Module, and the model is a plain callable")
-        if isinstance(model, torch.jit.ScriptModule):
-            raise Unsupported("at= cannot look inside a TorchScript model: pass the original module")
+        if isinstance(model, torch.jit.ScriptModule) or hasattr(model, "_orig_mod"):
+            kind = "compiled" if hasattr(model, "_orig_mod") else "TorchScript"
+            raise Unsupported(
+                f"at= cannot look inside a {kind} model: pass the module it was made from"
+            )
         names = {name: module for name, module in model.named_modules() if name}
         if isinstance(at, str):
             if at not in names:

@@ -210,7 +210,7 @@ class _Term:
                    else f"give {len(axes)} integers a row")
             )
         for axis, size in enumerate(axes):
-            low, high = int(chosen[:, axis].min()), int(chosen[:, axis].max())
+            low, high = (int(end) for end in chosen[:, axis].aminmax())
             if low < 0 or high >= size:
                 raise BadInput(
                     f"target {high if high >= size else low} is out of range: the output has "
@@ -233,6 +233,8 @@ class _Term:
                 return output
             raise BadInput(f"target is missing for an output of shape {tuple(output.shape)}")
         chosen = index[rows].to(output.device).reshape(len(rows), -1)
+        if output.dim() == 2:
+            return output.gather(1, chosen)[:, 0]
         return output[(torch.arange(len(rows), device=output.device), *chosen.unbind(1))]
 
     def scores(self, output: Tensor, rows: Tensor) -> Tensor:

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from whyglass import BadInput, Occlusion, Several
 
 
-def naive(model: nn.Module, x: Tensor, window: int, stride: int, base: float, target: int) -> Tensor:
+def naive(
+    model: nn.Module, x: Tensor, window: int, stride: int, base: float, target: int
+) -> Tensor:
     """Zeiler & Fergus (2014), section 4.2, one window and one row at a time."""
     total, count = torch.zeros_like(x[:, :1]), torch.zeros_like(x[:, :1])
     height, width = x.shape[2:]
@@ -53,7 +55,8 @@ def test_leave_one_out_on_a_table_and_two_inputs() -> None:
     a, b = torch.tensor([[2.0, 3.0]]), torch.tensor([[5.0]])
     found = Occlusion()(lambda a, b: a[:, 0] * b[:, 0] + a[:, 1], (a, b)).values
     assert isinstance(found, tuple)
-    assert found[0].tolist() == [[10, 3]] and found[1].tolist() == [[10]]
+    assert found[0].tolist() == [[10, 3]]
+    assert found[1].tolist() == [[10]]
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,18 @@ def squeezenet1_0() -> nn.Module:
         return nn.MaxPool2d(3, 2, ceil_mode=True)
 
     features = nn.Sequential(
-        nn.Conv2d(3, 96, 7, 2), nn.ReLU(), pool(),
-        Fire(96, 16, 64), Fire(128, 16, 64), Fire(128, 32, 128), pool(),
-        Fire(256, 32, 128), Fire(256, 48, 192), Fire(384, 48, 192), Fire(384, 64, 256), pool(),
+        nn.Conv2d(3, 96, 7, 2),
+        nn.ReLU(),
+        pool(),
+        Fire(96, 16, 64),
+        Fire(128, 16, 64),
+        Fire(128, 32, 128),
+        pool(),
+        Fire(256, 32, 128),
+        Fire(256, 48, 192),
+        Fire(384, 48, 192),
+        Fire(384, 64, 256),
+        pool(),
         Fire(512, 64, 256),
     )
     classifier = nn.Sequential(

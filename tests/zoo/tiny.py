@@ -8,7 +8,10 @@ def model() -> nn.Module:
     """(B, 3, 32, 32) -> (B, 4) logits; always the same weights."""
     generator = torch.Generator().manual_seed(0)
     net = nn.Sequential(
-        nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Conv2d(3, 6, 3, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
         nn.Linear(6, 4),
     )
     with torch.no_grad():

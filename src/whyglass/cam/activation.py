@@ -46,9 +46,11 @@ class LastActivation:
     within_graph = True
 
     def __init__(self, model: Callable[..., Any]) -> None:
-        if isinstance(model, torch.jit.ScriptModule):
-            raise Unsupported("the operations of a TorchScript model cannot be seen: give at=, or "
-                              "pass the original module")
+        if isinstance(model, torch.jit.ScriptModule) or hasattr(model, "_orig_mod"):
+            kind = "compiled" if hasattr(model, "_orig_mod") else "TorchScript"
+            raise Unsupported(
+                f"the operations of a {kind} model cannot be seen: pass the module it was made from"
+            )
         modules = model.named_modules() if isinstance(model, nn.Module) else ()
         self._names = {id(module): name for name, module in modules}
         self.name = ""

@@ -32,8 +32,7 @@ class CAM(ActivationMap):
 
     name: ClassVar[str] = "cam"
     shows: ClassVar[str] = (
-        "Which regions of the last layer hold the evidence for the class, for and "
-        "against."
+        "Which regions of the last layer hold the evidence for the class, for and against."
     )
     paper: ClassVar[Paper] = Paper(
         "Bolei Zhou, Aditya Khosla, Agata Lapedriza, Aude Oliva and Antonio Torralba",
@@ -65,6 +64,11 @@ class CAM(ActivationMap):
                 "one does not, so use grad-cam, which is the same where both apply"
             )
         return [
-            Check("global pooling", spread, TOLERANCE, "pass",
-                  f"the class's weights are the same at every position within {spread:.1g}")
+            Check(
+                "global pooling",
+                spread,
+                TOLERANCE,
+                "pass",
+                f"the class's weights are the same at every position within {spread:.1g}",
+            )
         ]

@@ -22,8 +22,7 @@ class CounterfactualGradCAM(ActivationMap):
 
     name: ClassVar[str] = "counterfactual-grad-cam"
     shows: ClassVar[str] = (
-        "Which coarse regions speak against the answer: without them the network would be "
-        "surer."
+        "Which coarse regions speak against the answer: without them the network would be surer."
     )
     paper: ClassVar[Paper] = PAPER
 

@@ -36,9 +36,7 @@ class GradCAM(ActivationMap):
     relu: bool = True
 
     name: ClassVar[str] = "grad-cam"
-    shows: ClassVar[str] = (
-        "Which coarse regions the last layer uses as evidence for the answer."
-    )
+    shows: ClassVar[str] = "Which coarse regions the last layer uses as evidence for the answer."
     paper: ClassVar[Paper] = PAPER
 
     def heat(self, activations: Tensor, gradients: Tensor) -> Tensor:

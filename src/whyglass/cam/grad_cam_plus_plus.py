@@ -23,9 +23,7 @@ class GradCAMPlusPlus(ActivationMap):
     """
 
     name: ClassVar[str] = "grad-cam-plus-plus"
-    shows: ClassVar[str] = (
-        "Which coarse regions hold evidence, each of several objects counted."
-    )
+    shows: ClassVar[str] = "Which coarse regions hold evidence, each of several objects counted."
     paper: ClassVar[Paper] = Paper(
         "Aditya Chattopadhyay, Anirban Sarkar, Prantik Howlader and Vineeth N. Balasubramanian",
         "Grad-CAM++: Generalized Gradient-based Visual Explanations for Deep Convolutional Networks",

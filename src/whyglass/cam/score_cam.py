@@ -56,7 +56,9 @@ class ScoreCAM(ActivationMap):
             row = rows[piece].to(activations.device)
             channel = torch.arange(piece.start, piece.stop, device=row.device) % channels
             mask = F.interpolate(
-                activations[row, channel][:, None], size, mode=UPSAMPLING[len(size)],
+                activations[row, channel][:, None],
+                size,
+                mode=UPSAMPLING[len(size)],
                 align_corners=False,
             )
             low, high = (f(mask.flatten(1), 1) for f in (torch.amin, torch.amax))
@@ -70,6 +72,4 @@ class ScoreCAM(ActivationMap):
         gain = scores.reshape(len(every), channels, *scores.shape[1:]) - empty[:, None]
         weights = gain.softmax(1)
         parts = weights.unbind(-1) if scorer.many else (weights,)
-        return [
-            (per_row(part, activations, 2) * activations).sum(1).relu() for part in parts
-        ]
+        return [(per_row(part, activations, 2) * activations).sum(1).relu() for part in parts]

@@ -4,122 +4,152 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import click
-import torch
-from torch import Tensor
 from tqdm import tqdm
 
-from whyglass import __version__, guards
-from whyglass.baseline import Background, Baseline
-from whyglass.catalogue import find, make
-from whyglass.data.image import INTERPOLATION, Preprocess, class_names, read, stack
-from whyglass.errors import BadInput, MissingExtra, WhyglassError
-from whyglass.explanation import Explanation, Legend
-from whyglass.loading import BUILT_IN, Loaded, load
-from whyglass.method import Method
-from whyglass.target import Contrast, LogOdds, Probability, Single
-from whyglass.views.report import Case, Prediction, Report
+from whyglass import __version__
+from whyglass.cli.job import DEFAULT_METHODS, Job, make_job, photographs
+from whyglass.data.image import INTERPOLATION, read
+from whyglass.errors import WhyglassError
+from whyglass.explanation import Explanation
+from whyglass.loading import BUILT_IN
+from whyglass.views.report import Case, Report
 
 SCHEMA = 1
-DEFAULT_METHODS = (
-    "grad-cam", "integrated-gradients", "smoothgrad-squared", "occlusion", "gradient-x-input",
-    "saliency",
-)
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
 MARKS = {"pass": "ok", "warn": "warn", "fail": "FAIL"}
-
-
-@dataclass(frozen=True)
-class Job:
-    """What one run was asked for, in the library's own terms."""
-
-    loaded: Loaded
-    legend: Legend
-    methods: Sequence[Method]
-    targets: Sequence[Single]
-    baseline: Baseline
-    background: Background | None
-    at: str | None
-    output: str | int | None
-    batch_size: int | str
-
-    def predict(self, image: Tensor) -> list[Prediction]:
-        """The five most probable classes, where the output is one score a class."""
-        with torch.no_grad():
-            output = guards.select(self.loaded.model(image[None].clone()), self.output)
-        if output.dim() != 2 or output.shape[1] < 2:
-            return []
-        top = output[0].float().softmax(0).topk(min(5, output.shape[1]))
-        names = self.legend.class_names
-        return [
-            Prediction(names[index] if names and index < len(names) else str(index), index, probability)
-            for probability, index in zip(top.values.tolist(), top.indices.tolist(), strict=True)
-        ]
-
-    def explain(self, image: Tensor, title: str, method: Method, target: Single) -> Explanation:
-        """One method, one target."""
-        kind = {"row": self.baseline, "background": self.background, "unused": None}
-        return method(
-            self.loaded.model,
-            image[None],
-            target=target,
-            baseline=kind[method.baseline_is],
-            at=self.at,
-            output=self.output,
-            legend=replace(self.legend, titles=[title]),
-            batch_size=self.batch_size,
-        )
 
 
 @click.command()
 @click.argument("photos", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--demo", is_flag=True, help="Explain a photograph of a cat that comes with scikit-image.")
-@click.option("-m", "--model", "model_name", default="efficientnet-lite0", show_default=True,
-              help=f"A built-in model ({', '.join(BUILT_IN)}), package.module:factory, or a file: .onnx, "
-                   ".pt2, or TorchScript.")
-@click.option("--weights", type=click.Path(path_type=Path), help=".safetensors or a plain state dict for a factory's model.")
-@click.option("--trust-model", is_flag=True, help="Load .pt2 and TorchScript files, which can run any code.")
-@click.option("-M", "--method", "names", multiple=True, metavar="NAME",
-              help=f"A method; may be given again. Default: {', '.join(DEFAULT_METHODS)}. See `whyglass methods`.")
-@click.option("--set", "settings", multiple=True, metavar="[METHOD.]KEY=VALUE", help="A setting of the methods that have it.")
-@click.option("-t", "--target", "targets", multiple=True, metavar="CLASS",
-              help="A class by name or number; may be given again. Default: the predicted class.")
-@click.option("--score", type=click.Choice(["logit", "probability", "log-odds"]), default="logit", show_default=True,
-              help="Which number of the class is explained.")
+@click.option(
+    "--demo", is_flag=True, help="Explain a photograph of a cat that comes with scikit-image."
+)
+@click.option(
+    "-m",
+    "--model",
+    "model_name",
+    default="efficientnet-lite0",
+    show_default=True,
+    help=f"A built-in model ({', '.join(BUILT_IN)}), package.module:factory, or a file: .onnx, "
+    ".pt2, or TorchScript.",
+)
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    help=".safetensors or a plain state dict for a factory's model.",
+)
+@click.option(
+    "--trust-model", is_flag=True, help="Load .pt2 and TorchScript files, which can run any code."
+)
+@click.option(
+    "-M",
+    "--method",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help=f"A method; may be given again. Default: {', '.join(DEFAULT_METHODS)}. "
+    "See `whyglass methods`.",
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="[METHOD.]KEY=VALUE",
+    help="A setting of the methods that have it.",
+)
+@click.option(
+    "-t",
+    "--target",
+    "targets",
+    multiple=True,
+    metavar="CLASS",
+    help="A class by name or number; may be given again. Default: the predicted class.",
+)
+@click.option(
+    "--score",
+    type=click.Choice(["logit", "probability", "log-odds"]),
+    default="logit",
+    show_default=True,
+    help="Which number of the class is explained.",
+)
 @click.option("--against", metavar="CLASS", help="Explain the target rather than this class.")
-@click.option("--baseline", default="black", show_default=True, help="What absence is: black, grey, white, blur, or a pixel value in [0, 1].")
-@click.option("--background", type=click.Path(path_type=Path), help="A folder of photographs, for the methods that average over a background.")
-@click.option("--at", metavar="LAYER", help="Explain this layer's output; for the class activation maps, read this layer.")
-@click.option("--output", metavar="KEY", help="Which part of the model's output, where it is no tensor.")
-@click.option("--classes", type=click.Path(path_type=Path), help="A file of class names, one a line (the last column of a .tsv).")
+@click.option(
+    "--baseline",
+    default="black",
+    show_default=True,
+    help="What absence is: black, grey, white, blur, or a pixel value in [0, 1].",
+)
+@click.option(
+    "--background",
+    type=click.Path(path_type=Path),
+    help="A folder of photographs, for the methods that average over a background.",
+)
+@click.option(
+    "--at",
+    metavar="LAYER",
+    help="Explain this layer's output; for the class activation maps, read this layer.",
+)
+@click.option(
+    "--output", metavar="KEY", help="Which part of the model's output, where it is no tensor."
+)
+@click.option(
+    "--classes",
+    type=click.Path(path_type=Path),
+    help="A file of class names, one a line (the last column of a .tsv).",
+)
 @click.option("--size", type=int, help="Pixels of the short side after resizing.")
 @click.option("--crop", type=int, help="Pixels of the centre crop.")
 @click.option("--mean", metavar="R,G,B", help="Mean of a pixel in [0, 1], one number or three.")
 @click.option("--std", metavar="R,G,B", help="Standard deviation of a pixel in [0, 1], likewise.")
-@click.option("--interpolation", type=click.Choice(list(INTERPOLATION)), help="How photographs are resized.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the methods that draw random numbers.")
+@click.option(
+    "--interpolation", type=click.Choice(list(INTERPOLATION)), help="How photographs are resized."
+)
+@click.option(
+    "--seed",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Of the methods that draw random numbers.",
+)
 @click.option("--batch-size", default="auto", show_default=True, help="Rows at once.")
-@click.option("-r", "--report", "report_path", type=click.Path(path_type=Path), help="Write one HTML page, 5 MB at most.")
-@click.option("--save", "folder", type=click.Path(path_type=Path), help="Write every explanation to this folder, as safetensors.")
+@click.option(
+    "-r",
+    "--report",
+    "report_path",
+    type=click.Path(path_type=Path),
+    help="Write one HTML page, 5 MB at most.",
+)
+@click.option(
+    "--save",
+    "folder",
+    type=click.Path(path_type=Path),
+    help="Write every explanation to this folder, as safetensors.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Results as JSON on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="No brief and no progress.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
-def explain(photos: tuple[Path, ...], demo: bool, report_path: Path | None, folder: Path | None, as_json: bool, quiet: bool, debug: bool, **options: Any) -> int:
-    """Explain what a network saw in PHOTOS (files or folders).
+def explain(
+    photos: tuple[Path, ...],
+    demo: bool,
+    report_path: Path | None,
+    folder: Path | None,
+    as_json: bool,
+    quiet: bool,
+    debug: bool,
+    **options: Any,
+) -> int:
+    r"""Explain what a network saw in PHOTOS (files or folders).
 
     \b
     whyglass explain cat.jpg --report cat.html
     whyglass explain cat.jpg -M integrated-gradients --set steps=128 -t tabby --against "tiger cat"
     whyglass explain photos/ -m mypackage.models:resnet --weights resnet.safetensors --json
     """
-    files = _files(photos, demo)
-    job = _job(**options)
+    files = photographs(photos, demo)
+    job = make_job(**options)
     report = Report(options["model_name"], __version__) if report_path else None
     for path in filter(None, (report_path and report_path.parent, folder)):
         path.mkdir(parents=True, exist_ok=True)
@@ -135,19 +165,27 @@ def explain(photos: tuple[Path, ...], demo: bool, report_path: Path | None, fold
         if not quiet and not as_json:
             click.echo(f"report: {report_path}")
     if as_json:
-        click.echo(json.dumps({
-            "schema": SCHEMA,
-            "whyglass": __version__,
-            "model": job.loaded.name,
-            "photos": records,
-        }, indent=None if len(records) > 1 else 2, ensure_ascii=False))
+        click.echo(
+            json.dumps(
+                {
+                    "schema": SCHEMA,
+                    "whyglass": __version__,
+                    "model": job.loaded.name,
+                    "photos": records,
+                },
+                indent=None if len(records) > 1 else 2,
+                ensure_ascii=False,
+            )
+        )
     failed = [record for record in records if "error" in record]
     if failed:
         return 3 if len(failed) == len(records) else 5
     return 4 if any(e["verdict"] == "fail" for r in records for e in r["explanations"]) else 0
 
 
-def _one(job: Job, file: Path, report: Report | None, folder: Path | None, hidden: bool, debug: bool) -> dict[str, Any]:
+def _one(
+    job: Job, file: Path, report: Report | None, folder: Path | None, hidden: bool, debug: bool
+) -> dict[str, Any]:
     """Everything about one photograph; an error becomes part of the record."""
     record: dict[str, Any] = {"photo": str(file)}
     try:
@@ -187,7 +225,10 @@ def _record(explanation: Explanation) -> dict[str, Any]:
         "layer": explanation.at,
         "verdict": explanation.verdict,
         "checks": [
-            {name: getattr(check, name) for name in ("name", "measured", "tolerance", "verdict", "text")}
+            {
+                name: getattr(check, name)
+                for name in ("name", "measured", "tolerance", "verdict", "text")
+            }
             for check in explanation.checks
         ],
         "notes": list(explanation.notes),
@@ -208,103 +249,11 @@ def _brief(record: dict[str, Any]) -> None:
     for entry in record["explanations"]:
         click.echo(
             f"  {entry['method']:24}{entry['target'][:22]:24}{entry['score']:9.3f}  "
-            f"{MARKS[entry['verdict']]:8}{entry['evaluations'] + entry['gradients']:8}{entry['seconds']:9.2f}"
+            f"{MARKS[entry['verdict']]:8}{entry['evaluations'] + entry['gradients']:8}"
+            f"{entry['seconds']:9.2f}"
         )
     for entry in record["explanations"]:
         for check in entry["checks"]:
             if check["verdict"] != "pass":
                 click.echo(f"  {MARKS[check['verdict']]}: {entry['method']}: {check['text']}")
     click.echo("")
-
-
-def _files(photos: Sequence[Path], demo: bool) -> list[Path]:
-    files: list[Path] = []
-    if demo:
-        try:
-            files.append(Path(str(resources.files("skimage") / "data" / "chelsea.png")))
-        except ModuleNotFoundError as error:
-            raise MissingExtra("scikit-image", "demo") from error
-    for photo in photos:
-        if photo.is_dir():
-            inside = sorted(p for p in photo.iterdir() if p.suffix.lower() in SUFFIXES)
-            if not inside:
-                raise BadInput(f"the folder {photo} holds no photographs ({', '.join(sorted(SUFFIXES))})")
-            files += inside
-        else:
-            files.append(photo)
-    if not files:
-        raise click.UsageError("give at least one photograph, or --demo")
-    return files
-
-
-def _job(
-    model_name: str, weights: Path | None, trust_model: bool, names: Sequence[str], settings: Sequence[str],
-    targets: Sequence[str], score: str, against: str | None, baseline: str, background: Path | None,
-    at: str | None, output: str | None, classes: Path | None, size: int | None, crop: int | None,
-    mean: str | None, std: str | None, interpolation: str | None, seed: int, batch_size: str,
-) -> Job:
-    chosen = _methods(names or DEFAULT_METHODS, settings, seed)
-    loaded = load(model_name, weights, trust_model)
-    given = {
-        "size": size, "crop": crop, "interpolation": interpolation,
-        "mean": _numbers("--mean", mean), "std": _numbers("--std", std),
-    }
-    preprocess = replace(loaded.preprocess, **{k: v for k, v in given.items() if v is not None})
-    loaded = replace(loaded, preprocess=preprocess)
-    labels = class_names(classes) if classes else loaded.class_names
-    legend = Legend(class_names=labels, pixel_mean=preprocess.mean, pixel_std=preprocess.std)
-    needs_background = [m.name for m in chosen if m.baseline_is == "background"]
-    if needs_background and background is None:
-        raise click.UsageError(f"{needs_background[0]} averages over a background: give --background FOLDER")
-    rows = None
-    if background is not None:
-        rows = Background(stack([preprocess(read(file)) for file in _files([background], False)]))
-    return Job(
-        loaded, legend, chosen,
-        [_target(t, score, against) for t in targets or (None,)],
-        preprocess.baseline(baseline), rows, at,
-        int(output) if output and output.isdigit() else output,
-        int(batch_size) if batch_size.isdigit() else batch_size,
-    )
-
-
-def _target(text: str | None, score: str, against: str | None) -> Single:
-    index = int(text) if text and text.lstrip("-").isdigit() else text
-    if against is not None:
-        if index is None:
-            raise click.UsageError("--against needs --target")
-        if score != "logit":
-            raise click.UsageError("--against compares logits: leave --score out")
-        return Contrast(index, int(against) if against.isdigit() else against)
-    return {"logit": index, "probability": Probability(index), "log-odds": LogOdds(index)}[score]
-
-
-def _methods(names: Sequence[str], settings: Sequence[str], seed: int) -> list[Method]:
-    known = {name: {field.name for field in fields(find(name))} for name in names}
-    given: dict[str, dict[str, Any]] = {
-        name: {"seed": seed} if "seed" in known[name] else {} for name in names
-    }
-    for setting in settings:
-        path, equals, text = setting.partition("=")
-        scope, _, key = path.rpartition(".")
-        if not equals or not key:
-            raise click.UsageError(f"--set {setting!r} must be KEY=VALUE or METHOD.KEY=VALUE")
-        users = [name for name in names if scope in ("", name) and key in known[name]]
-        if not users:
-            raise click.UsageError(f"--set {setting!r}: none of the chosen methods has a setting {key!r}")
-        try:
-            value = json.loads(text)
-        except json.JSONDecodeError:
-            value = text
-        for name in users:
-            given[name][key] = value
-    return [make(name, given[name]) for name in names]
-
-
-def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise click.UsageError(f"{option} {text!r} must be numbers with commas between") from None

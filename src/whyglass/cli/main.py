@@ -17,7 +17,7 @@ OK, INTERNAL, USAGE, BAD_INPUT, CHECK_FAILED, PARTLY, INTERRUPTED = 0, 1, 2, 3, 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="whyglass")
 def cli() -> None:
-    """Where a neural network's decision comes from, and how far to believe the answer.
+    r"""Where a neural network's decision comes from, and how far to believe the answer.
 
     \b
     Exit codes: 0 ok, 1 internal error, 2 wrong usage, 3 bad input, 4 a check failed,
@@ -52,7 +52,8 @@ def main() -> NoReturn:
         if debug:
             raise
         click.echo(
-            f"Internal error: {type(error).__name__}: {error}\nRun again with --debug for the traceback.",
+            f"Internal error: {type(error).__name__}: {error}\n"
+            "Run again with --debug for the traceback.",
             err=True,
         )
         code = INTERNAL

@@ -74,8 +74,9 @@ class Occlusion(Method):
                 "baseline, so it needs floats; explain the embedding with at="
             )
         values = tuple(
-            self._leaf(scorer, here.scores, starts, index) if explained(point) else
-            torch.zeros_like(point, dtype=torch.float32)
+            self._leaf(scorer, here.scores, starts, index)
+            if explained(point)
+            else torch.zeros_like(point, dtype=torch.float32)
             for index, point in enumerate(scorer.points)
         )
         checks = (not_flat(values, scorer.many),)
@@ -116,7 +117,9 @@ class Occlusion(Method):
             if size > whole:
                 raise BadInput(f"window {size} is larger than the input, {whole} along axis {axis}")
             if step > size:
-                raise BadInput(f"stride {step} is larger than window {size}: gaps would stay unseen")
+                raise BadInput(
+                    f"stride {step} is larger than window {size}: gaps would stay unseen"
+                )
         axes = [
             sorted({*range(0, whole - size + 1, step), whole - size})
             for size, whole, step in zip(window, shape, stride, strict=True)
@@ -132,5 +135,7 @@ class Occlusion(Method):
         if isinstance(given, int):
             return [given] * len(default)
         if len(given) != len(default):
-            raise BadInput(f"{name} {given} names {len(given)} axes and the input has {len(default)}")
+            raise BadInput(
+                f"{name} {given} names {len(given)} axes and the input has {len(default)}"
+            )
         return list(given)

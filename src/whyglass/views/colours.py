@@ -23,7 +23,9 @@ def limit(values: NDArray[np.floating]) -> float:
     return top or 1.0
 
 
-def overlay(values: NDArray[np.floating], grey: NDArray[np.floating], top: float) -> NDArray[np.floating]:
+def overlay(
+    values: NDArray[np.floating], grey: NDArray[np.floating], top: float
+) -> NDArray[np.floating]:
     """(H, W, 3): the scale's colour over a pale grey image (H, W), opaque where values are large."""
     share = np.clip(values / top, -1, 1)
     colour = SIGNED(0.5 + share / 2)[..., :3]

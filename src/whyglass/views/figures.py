@@ -97,7 +97,10 @@ def draw_image(made: Figure, axes: Axes, shown: Picture) -> None:
     """Heat map, outlines with the sign, colour bar."""
     draw_overlay(axes, shown)
     bar = made.colorbar(
-        ScalarMappable(Normalize(-shown.top, shown.top), SIGNED), ax=axes, shrink=0.85, extend="both"
+        ScalarMappable(Normalize(-shown.top, shown.top), SIGNED),
+        ax=axes,
+        shrink=0.85,
+        extend="both",
     )
     label = "speaks against (dashed line)   |   speaks for (solid line)"
     if not shown.signed:
@@ -118,8 +121,13 @@ def draw_overlay(axes: Axes, shown: Picture) -> None:
         for sign, style in ((1, "solid"), (-1, (0, (3, 2)))):
             if float((sign * coarse).max()) > 0.5 * top:
                 for colour, weight in (("white", 2.6), ("black", 1.0)):
-                    axes.contour(sign * coarse, [0.5 * top], colors=colour, linewidths=weight,
-                                 linestyles="solid" if colour == "white" else [style])
+                    axes.contour(
+                        sign * coarse,
+                        [0.5 * top],
+                        colors=colour,
+                        linewidths=weight,
+                        linestyles="solid" if colour == "white" else [style],
+                    )
     axes.set_axis_off()
 
 
@@ -127,12 +135,23 @@ def draw_bars(
     axes: Axes, names: list[str], values: Array, errors: Array | None, sort: bool = True
 ) -> None:
     """One bar a feature, the largest first, with 95% intervals where they are known."""
-    order = np.argsort(-np.abs(values), kind="stable")[:TOP_FEATURES] if sort else np.arange(len(values))
+    order = (
+        np.argsort(-np.abs(values), kind="stable")[:TOP_FEATURES]
+        if sort
+        else np.arange(len(values))
+    )
     place = np.arange(len(order))[::-1]
     colours = [FOR if values[i] >= 0 else AGAINST for i in order]
-    axes.barh(place, values[order], color=colours,
-              hatch=["" if values[i] >= 0 else "///" for i in order], edgecolor="white",
-              xerr=None if errors is None else 1.96 * errors[order], ecolor="#444444", capsize=2)
+    axes.barh(
+        place,
+        values[order],
+        color=colours,
+        hatch=["" if values[i] >= 0 else "///" for i in order],
+        edgecolor="white",
+        xerr=None if errors is None else 1.96 * errors[order],
+        ecolor="#444444",
+        capsize=2,
+    )
     axes.axvline(0, color="#444444", linewidth=0.8)
     axes.set_yticks(place, [names[i] for i in order], fontsize=8)
     axes.set_xlabel("speaks against (hatched)   |   speaks for", fontsize=8)
@@ -155,7 +174,9 @@ def _draw_features(
 
 def _indices(values: Tensor) -> list[str]:
     shape = tuple(values.shape)
-    return [", ".join(map(str, map(int, np.unravel_index(i, shape)))) for i in range(values.numel())]
+    return [
+        ", ".join(map(str, map(int, np.unravel_index(i, shape)))) for i in range(values.numel())
+    ]
 
 
 def _one(explanation: Explanation, row: int, target: int) -> tuple[Tensor, Tensor]:

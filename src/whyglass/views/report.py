@@ -94,7 +94,9 @@ class Report:
             seconds=self._seconds,
             colour_for=FOR,
             colour_against=AGAINST,
-            references=sorted(str(METHODS[name].paper) for name in self._methods if name in METHODS),
+            references=sorted(
+                str(METHODS[name].paper) for name in self._methods if name in METHODS
+            ),
         )
 
 
