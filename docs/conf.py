@@ -1,7 +1,10 @@
 """How the documentation is built: `make docs`. Nothing is fetched, neither now nor when it is read."""
 
+import re
 import sys
 from pathlib import Path
+
+from sphinx.application import Sphinx
 
 import whyglass
 
@@ -20,6 +23,7 @@ myst_links_external_new_tab = False
 
 # Single backticks in docstrings hold names: a link where the name is documented, else code.
 default_role = "py:obj"
+napoleon_use_ivar = True
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_member_order = "bysource"
@@ -33,4 +37,22 @@ html_title = "whyglass"
 html_show_sphinx = False
 html_copy_source = False
 html_static_path = ["_static"]
-html_css_files = ["tables.css"]
+html_css_files = ["whyglass.css"]
+
+
+def name_functions(
+    app: Sphinx,
+    what: str,
+    name: str,
+    found: object,
+    options: object,
+    signature: str | None,
+    result: str,
+) -> tuple[str | None, str]:
+    """A function as a default is shown by its name, not by its address in memory."""
+    named = signature and re.sub(r"<function (\w+).*?>", r"\1", signature)
+    return (named and re.sub(r"~\w+(\.\w+)*\.", "", named), result)
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("autodoc-process-signature", name_functions)

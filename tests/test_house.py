@@ -3,16 +3,17 @@
 import contextlib
 import doctest
 import io
+import itertools
 import re
 import shlex
 import subprocess
 import sys
-import tomllib
 import types
 from pathlib import Path
 
 import click
 import pytest
+import tomllib
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -31,7 +32,9 @@ def names(paths):
 def blocks(page):
     """Language and text of each fenced block, indentation removed."""
     found = FENCE.findall(page.read_text(encoding="utf-8"))
-    return [(kind, re.sub(rf"^{indent}", "", text, flags=re.M)) for indent, kind, text in found]
+    return [
+        (kind, re.sub(rf"^{indent}", "", text, flags=re.MULTILINE)) for indent, kind, text in found
+    ]
 
 
 def commands(program):
@@ -73,7 +76,7 @@ def test_pages_with_code_are_found():
 
 @pytest.mark.parametrize(("page", "words"), commands("make"))
 def test_a_make_command_on_a_page_has_its_target(page, words):
-    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert words[1] in targets
 
 
@@ -119,7 +122,8 @@ def test_constraints_pin_what_pyproject_asks_for():
         canonicalize_name(name): version
         for name, _, version in (line.partition("==") for line in lines if "==" in line)
     }
-    asked = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    extras = itertools.chain(*project["optional-dependencies"].values())
+    asked = [*project["dependencies"], *extras]
     requirements = [Requirement(text) for text in asked]
     assert len(requirements) > 10
     loose = [

@@ -20,15 +20,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from whyglass.errors import BadInput
 from whyglass.inputs import Inputs, Leaves, explained, require_finite
-from whyglass.scorer import Scorer
+from whyglass.scorer import Evaluated, Scorer
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class Mean:
     data: Tensor
 
     def __call__(self, inputs: Tensor) -> Tensor:
+        _same_rows("Mean", self.data, inputs)
         return self.data.mean(0, keepdim=True).to(inputs).expand_as(inputs)
 
 
@@ -99,12 +101,21 @@ class Nearest:
                 f"Nearest: {len(self.own)} own labels for {len(inputs)} rows, "
                 f"{len(self.labels)} labels for {len(self.data)} examples"
             )
+        _same_rows("Nearest", self.data, inputs)
         data = self.data.to(inputs)
         distance = torch.cdist(inputs.flatten(1), data.flatten(1))
         distance[self.own.to(inputs.device)[:, None] == self.labels.to(inputs.device)] = math.inf
         if torch.isinf(distance).all(1).any():
             raise BadInput("Nearest: the data holds no example of another class for some row")
         return data[distance.argmin(1)]
+
+
+def _same_rows(name: str, data: Tensor, inputs: Tensor) -> None:
+    if not len(data) or data.shape[1:] != inputs.shape[1:]:
+        raise BadInput(
+            f"{name}: data of shape {tuple(data.shape)} holds no rows like the inputs', "
+            f"{tuple(inputs.shape[1:])}"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +130,20 @@ Baseline: TypeAlias = (
 )
 
 
+def both_ends(
+    baseline: Baseline, scorer: Scorer, gradient: bool, prepare: Callable[[Leaves], T]
+) -> tuple[T, Evaluated]:
+    """What `prepare` makes of the baselines, and the scores (and gradients) at the inputs.
+
+    What is wrong with either is refused before the model runs, unless they stand for a layer's
+    output, which only a pass of the model shows.
+    """
+    if scorer.probe is None:
+        return prepare(resolve(baseline, scorer)), scorer.at_inputs(gradient)
+    here = scorer.at_inputs(gradient)
+    return prepare(resolve(baseline, scorer)), here
+
+
 def resolve(baseline: Baseline, scorer: Scorer) -> Leaves:
     """One baseline row for each row of the batch, shaped as `scorer.points`."""
     points = scorer.points
@@ -127,17 +152,15 @@ def resolve(baseline: Baseline, scorer: Scorer) -> Leaves:
             'this method takes one baseline a row: for a background set use "expected-gradients", '
             "or its mean, baseline=Mean(data)"
         )
-    if callable(baseline) and not isinstance(baseline, Tensor):
-        if len(points) > 1:
-            baseline = baseline(scorer.structure.pack(points))
-        else:
-            baseline = baseline(points[0])
+    if callable(baseline):
+        make = cast("Callable[[Any], Any]", baseline)
+        baseline = make(scorer.structure.pack(points))
     if baseline is None or isinstance(baseline, int | float):
+        if isinstance(baseline, bool) or not math.isfinite(baseline or 0.0):
+            raise BadInput(f"baseline {baseline!r} must be a finite number")
         constant = float(baseline or 0.0)
-        if not math.isfinite(constant):
-            raise BadInput(f"baseline {baseline!r} must be finite")
         return tuple(torch.full_like(p, constant) if explained(p) else p for p in points)
-    leaves = as_leaves(baseline, len(points) if scorer.probe is None else None)
+    leaves = _leaves(baseline, scorer)
     if scorer.probe is not None and not _fits(leaves, points):
         if not _fits(leaves, scorer.inputs, True):
             raise _misfit(leaves, points)
@@ -149,8 +172,6 @@ def resolve(baseline: Baseline, scorer: Scorer) -> Leaves:
     if not _fits(leaves, points):
         raise _misfit(leaves, points)
     for leaf, point in zip(leaves, points, strict=True):
-        if leaf.device != point.device:
-            raise BadInput(f"baseline is on {leaf.device} and the inputs on {point.device}")
         if explained(point) and leaf.dtype != point.dtype:
             raise BadInput(f"baseline is {leaf.dtype} and the inputs are {point.dtype}")
     return tuple(
@@ -160,36 +181,40 @@ def resolve(baseline: Baseline, scorer: Scorer) -> Leaves:
 
 
 def background(baseline: Baseline, scorer: Scorer) -> Leaves:
-    """The rows of a background set, each leaf (N, ...): for methods that average over one."""
-    if scorer.probe is not None:
-        raise BadInput("a background set at a layer is not supported: explain at the inputs")
+    """The N rows of a background set, as leaves (N, ...) of the model's inputs."""
     data = baseline.data if isinstance(baseline, Background) else baseline
-    if isinstance(data, Tensor | tuple | dict):
-        leaves = as_leaves(data, len(scorer.points))
-        shapes = [tuple(point.shape[1:]) for point in scorer.points]
-        if [tuple(leaf.shape[1:]) for leaf in leaves] != shapes:
-            raise BadInput(
-                f"the background rows have shapes {[tuple(leaf.shape[1:]) for leaf in leaves]} and "
-                f"the inputs' rows {shapes}"
-            )
-        if len({len(leaf) for leaf in leaves}) > 1:
-            raise BadInput("the leaves of the background set have different numbers of rows")
-        if not len(leaves[0]):
-            raise BadInput("the background set is empty")
-        return tuple(leaf.to(point) for leaf, point in zip(leaves, scorer.points, strict=True))
-    raise BadInput(
-        "this method averages over a background set: give baseline=Background(data), data (N, ...)"
+    if not isinstance(data, Tensor | tuple | list | dict):
+        raise BadInput(
+            f"baseline {data!r} is no background set, which this method averages over: give "
+            "baseline=Background(data), data (N, ...)"
+        )
+    leaves = _leaves(data, scorer)
+    shapes = [tuple(leaf.shape[1:]) for leaf in scorer.inputs]
+    found = [tuple(leaf.shape[1:]) for leaf in leaves]
+    if found != shapes:
+        raise BadInput(f"baseline: the background rows have shapes {found}, the inputs' {shapes}")
+    if len({len(leaf) for leaf in leaves}) > 1:
+        raise BadInput("baseline: the background's tensors have different numbers of rows")
+    if not len(leaves[0]):
+        raise BadInput("baseline: the background set is empty")
+    return tuple(
+        leaf.to(given.dtype) if explained(given) else leaf
+        for leaf, given in zip(leaves, scorer.inputs, strict=True)
     )
 
 
-def as_leaves(baseline: object, count: int | None) -> Leaves:
-    """A baseline given as tensor, tuple or dict, flat and finite."""
+def _leaves(baseline: object, scorer: Scorer) -> Leaves:
+    """A baseline given as tensor, tuple or dict: flat, in the inputs' order, finite, in place."""
+    names = scorer.input_structure.names
     if isinstance(baseline, Tensor):
         leaves: tuple[Any, ...] = (baseline,)
     elif isinstance(baseline, tuple | list):
         leaves = tuple(cast("Sequence[Any]", baseline))
     elif isinstance(baseline, dict):
-        leaves = tuple(cast("dict[str, Any]", baseline).values())
+        named = cast("dict[Any, Any]", baseline)
+        if set(named) != set(names or ()):
+            raise BadInput(f"baseline has keys {list(named)} and the inputs {list(names or ())}")
+        leaves = tuple(named[name] for name in names or ())
     else:
         raise BadInput(
             f"baseline of type {type(baseline).__name__} is none of the forms known; "
@@ -197,9 +222,13 @@ def as_leaves(baseline: object, count: int | None) -> Leaves:
         )
     if not all(isinstance(leaf, Tensor) for leaf in leaves):
         raise BadInput("baseline must hold tensors only")
-    if count is not None and len(leaves) != count:
-        raise BadInput(f"baseline has {len(leaves)} tensors and the inputs {count}")
+    if len(leaves) not in {len(scorer.points), len(scorer.inputs)}:
+        raise BadInput(f"baseline has {len(leaves)} tensors and the inputs {len(scorer.inputs)}")
     for leaf in leaves:
+        if leaf.device != scorer.inputs[0].device:
+            raise BadInput(
+                f"baseline is on {leaf.device} and the inputs on {scorer.inputs[0].device}"
+            )
         require_finite(leaf, "baseline")
     return leaves
 

@@ -1,16 +1,17 @@
 """How many rows go through the model at once.
 
-On a CPU the fastest batch is not the largest: once the largest activation passes some 20 MiB the
-allocator returns it to the system after every use and the time goes into page faults. With
-`"auto"` a first, small batch is weighed (bytes of every tensor the forward pass makes) and the next
-ones keep the largest tensor under that size and the sum under the memory budget. The weight is
-remembered per model and input shape. Out of memory halves the batch.
+On a CPU the fastest batch is not the largest. Small rows run fastest while all that a batch makes
+stays in the cache. Rows too large for that want a few at a time, to keep the cores busy, and no tensor
+above some 20 MiB: the allocator returns those to the system after every use, and the time goes into
+page faults. With `"auto"` a first, small batch is weighed (bytes of the tensors it makes) and the next
+ones follow from its weight and the memory budget. The weight is remembered per model, input shape and
+whether gradients were asked for. Out of memory halves the batch.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -24,6 +25,8 @@ from whyglass.inputs import Leaves
 
 FIRST_ROWS = 32
 FIRST_BYTES = 2**22
+CPU_CACHE = 8 * 2**20
+CPU_FEW_ROWS = 16
 CPU_LARGEST_TENSOR = 20 * 2**20
 CPU_BUDGET = 2**30
 
@@ -50,10 +53,16 @@ class Batches:
         self._row_bytes = sum(leaf[:1].numel() * leaf.element_size() for leaf in leaves)
         self._key = (*((leaf.shape[1:], leaf.dtype) for leaf in leaves), at is None)
 
-    def size(self, left: int) -> int:
-        """Rows of the next batch when `left` remain, in batches as even as can be."""
-        limit = self._limit or self._auto()
-        return math.ceil(left / math.ceil(left / limit))
+    def size(self, left: int, gradient: bool = False, unit: int = 1) -> int:
+        """Rows of the next batch when `left` remain, in batches as even as can be.
+
+        They are a multiple of `unit` where one fits.
+        """
+        limit = self._limit or self._auto(gradient)
+        if unit > limit or left % unit:
+            unit = 1
+        left, limit = left // unit, limit // unit
+        return unit * math.ceil(left / math.ceil(left / limit))
 
     def halve(self, size: int, error: BaseException) -> None:
         """After running out of memory at `size` rows."""
@@ -65,9 +74,9 @@ class Batches:
         self._limit = size // 2
 
     @contextmanager
-    def weighed(self, rows: int, left: int) -> Iterator[None]:
+    def weighed(self, rows: int, left: int, gradient: bool) -> Generator[None]:
         """Weigh this batch if more batches follow and none was weighed yet."""
-        if self._limit or rows == left or self._weight() is not None:
+        if self._limit or rows == left or self._weight(gradient) is not None:
             yield
             return
         with _Weigh() as weigh:
@@ -77,25 +86,28 @@ class Batches:
         except TypeError:  # a callable that cannot be referred to weakly
             self._limit = self._fitting(weigh.total / rows, weigh.largest / rows)
         else:
-            known[self._key] = (weigh.total / rows, weigh.largest / rows)
+            known[self._key, gradient] = (weigh.total / rows, weigh.largest / rows)
 
-    def _weight(self) -> tuple[float, float] | None:
+    def _weight(self, gradient: bool) -> tuple[float, float] | None:
         try:
-            return _weights.get(self._model, {}).get(self._key)
+            return _weights.get(self._model, {}).get((self._key, gradient))
         except TypeError:
             return None
 
-    def _auto(self) -> int:
-        weight = self._weight()
+    def _auto(self, gradient: bool) -> int:
+        weight = self._weight(gradient)
         if weight is None:
             return max(1, min(FIRST_ROWS, FIRST_BYTES // max(1, self._row_bytes)))
         return self._fitting(*weight)
 
     def _fitting(self, total: float, largest: float) -> int:
         if self._device.type == "cpu":
-            rows = min(CPU_LARGEST_TENSOR / max(largest, 1), CPU_BUDGET / max(total, 1))
+            few = min(CPU_FEW_ROWS, CPU_LARGEST_TENSOR / max(largest, 1))
+            rows = min(max(CPU_CACHE / max(total, 1), few), CPU_BUDGET / max(total, 1))
         else:
-            free = torch.cuda.mem_get_info(self._device)[0] if self._device.type == "cuda" else 2**30
+            free = (
+                torch.cuda.mem_get_info(self._device)[0] if self._device.type == "cuda" else 2**30
+            )
             rows = free / 2 / max(total, 1)
         return max(1, int(rows))
 
@@ -106,7 +118,7 @@ def out_of_memory(error: RuntimeError) -> bool:
 
 
 class _Weigh(TorchDispatchMode):
-    """Bytes of the tensors made: their sum, and the largest."""
+    """Bytes of the tensors made: the sum over distinct places in memory, and the largest."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -117,11 +129,13 @@ class _Weigh(TorchDispatchMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
+        if any(returned.alias_info is not None for returned in func._schema.returns):
+            return result  # a view, a parameter's for one, is nothing new
         for made in result if isinstance(result, tuple | list) else (result,):
             if isinstance(made, Tensor):
                 storage = made.untyped_storage()
+                self.largest = max(self.largest, storage.nbytes())
                 if storage.data_ptr() not in self._seen:
                     self._seen.add(storage.data_ptr())
                     self.total += storage.nbytes()
-                    self.largest = max(self.largest, storage.nbytes())
         return result

@@ -80,7 +80,7 @@ def table() -> list[dict[str, str]]:
             "cost": kind.cost,
             "axioms": ", ".join(kind.axioms),
             "paper": f"{kind.paper.authors.split(',')[0].split(' and ')[0].split()[-1]} "
-                     f"{kind.paper.year}",
+            f"{kind.paper.year}",
             "url": kind.paper.url,
         }
         for name, kind in METHODS.items()

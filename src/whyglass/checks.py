@@ -65,13 +65,12 @@ def not_flat(values: Sequence[Tensor], many: bool, meaning: str = FLAT) -> Check
         for value in values
     ]
     zero = (sum(sizes[1:], sizes[0]) == 0).any(1)
-    rows = tuple(zero.double().tolist())
-    share = sum(rows) / len(rows)
+    count = int(zero.sum())
+    share = count / len(zero)
+    rows = tuple(zero.double().tolist()) if count else (0.0,) * len(zero)
     text = "every row has a value that is not zero"
-    if share:
-        text = (
-            f"{sum(row > 0 for row in rows)} of {len(rows)} rows are zero everywhere: {meaning}"
-        )
+    if count:
+        text = f"{count} of {len(zero)} rows are zero everywhere: {meaning}"
     return Check("not flat", share, 0.0, "warn" if share else "pass", text, rows)
 
 
@@ -83,5 +82,4 @@ def worst_target(figures: Tensor) -> tuple[float, ...]:
 def verdict(checks: Sequence[Check]) -> Verdict:
     """The worst verdict."""
     order: tuple[Verdict, ...] = ("pass", "warn", "fail")
-    return max((check.verdict for check in checks), key=order.index, default="pass")
-
+    return order[max((order.index(check.verdict) for check in checks), default=0)]

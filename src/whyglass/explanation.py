@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from whyglass.checks import Check, Verdict, verdict
 from whyglass.errors import BadInput, MissingExtra
 from whyglass.inputs import Inputs, Leaves, Structure, unpack
+from whyglass.paper import Paper
 from whyglass.target import KnownTarget, ResolvedTarget
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Explanation:
             (or its mean over the background).
         std_error: one a value, for methods that sample or integrate; shape of `values`.
         baseline: the input that stood for absence.
-        method, settings, citation: what made it. Settings include the seed.
+        method, settings, paper: what made it. Settings include the seed.
         at: the layer explained, or the one a class activation map was read from.
         evaluations, gradients: rows put through the model forwards, and backwards.
         seconds: wall-clock time.
@@ -66,7 +67,7 @@ class Explanation:
     score: Tensor
     method: str
     settings: Mapping[str, Any]
-    citation: str
+    paper: Paper
     target: ResolvedTarget | KnownTarget
     std_error: Inputs | None = None
     baseline: Inputs | None = None
@@ -126,7 +127,7 @@ class Explanation:
 
     def cite(self) -> str:
         """BibTeX of the method's paper."""
-        return self.citation
+        return self.paper.bibtex()
 
     def plot(self, row: int = 0, target: int = 0) -> Figure:
         """The explanation of one row as a matplotlib Figure, never shown by itself."""
@@ -142,18 +143,17 @@ class Explanation:
     def to_shap(self) -> Any:
         """A `shap.Explanation`: rows first, targets on the last axis."""
         try:
-            import shap
+            import shap  # pyright: ignore[reportMissingImports]  an extra
         except ImportError as error:
             raise MissingExtra("shap", "bench") from error
-        leaves = _leaves(self.values)
-        if len(leaves) > 1:
+        if not isinstance(self.values, Tensor) or not isinstance(self.inputs, Tensor):
             raise BadInput("shap.Explanation holds one tensor: convert each input on its own")
         base = torch.zeros_like(self.score) if self.baseline_score is None else self.baseline_score
         names = self.legend.feature_names
         return shap.Explanation(
-            values=leaves[0].cpu().numpy(),
+            values=self.values.cpu().numpy(),
             base_values=base.cpu().numpy(),
-            data=_leaves(self.inputs)[0].cpu().numpy(),
+            data=self.inputs.cpu().numpy(),
             feature_names=None if names is None else list(names),
         )
 
@@ -173,12 +173,13 @@ class Explanation:
             tensors["classes"] = self.classes
         plain = {
             name: getattr(self, name)
-            for name in ("method", "citation", "at", "evaluations", "gradients", "seconds", "notes")
+            for name in ("method", "at", "evaluations", "gradients", "seconds", "notes")
         }
         record = plain | {
             "format": FORMAT,
             "structures": structures,
             "settings": dict(self.settings),
+            "paper": asdict(self.paper),
             "many": self.target.many,
             "targets": self.targets,
             "checks": [asdict(check) for check in self.checks],
@@ -197,40 +198,46 @@ class Explanation:
             with safe_open(path, "pt") as file:
                 record = json.loads((file.metadata() or {})["whyglass"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  safe_open is no dict
-        except (SafetensorError, KeyError, json.JSONDecodeError) as error:
-            raise BadInput(f"{path} is not an explanation saved by whyglass: {error}") from error
-        if record["format"] != FORMAT:
-            raise BadInput(f"{path} has format {record['format']}; this version reads {FORMAT}")
+            if record["format"] != FORMAT:
+                raise BadInput(f"{path} has format {record['format']}; this version reads {FORMAT}")
+            return _restored(record, tensors)
+        except (SafetensorError, OSError, LookupError, TypeError, ValueError) as error:
+            if isinstance(error, BadInput | FileNotFoundError):
+                raise
+            raise BadInput(f"{path} is not an explanation saved by whyglass: {error!r}") from error
 
-        def packed(name: str) -> Inputs | None:
-            if name not in record["structures"]:
-                return None
-            names = record["structures"][name]
-            leaves = [v for k, v in sorted(tensors.items(), key=_number) if k.startswith(name + ".")]
-            return Structure(None if names is None else tuple(names)).pack(leaves)
 
-        values, inputs = packed("values"), packed("inputs")
-        assert values is not None and inputs is not None
-        return Explanation(
-            values=values,
-            inputs=inputs,
-            score=tensors["score"],
-            method=record["method"],
-            settings=record["settings"],
-            citation=record["citation"],
-            target=KnownTarget(record["many"], record["targets"], tensors.get("classes")),
-            std_error=packed("std_error"),
-            baseline=packed("baseline"),
-            baseline_score=tensors.get("baseline_score"),
-            at=record["at"],
-            evaluations=record["evaluations"],
-            gradients=record["gradients"],
-            seconds=record["seconds"],
-            checks=tuple(Check(**check | {"rows": tuple(check["rows"])}) for check in record["checks"]),
-            notes=tuple(record["notes"]),
-            legend=Legend(**record["legend"]),
-            saved_fingerprint=record["fingerprint"],
-        )
+def _restored(record: dict[str, Any], tensors: dict[str, Tensor]) -> Explanation:
+    def packed(name: str) -> Inputs | None:
+        if name not in record["structures"]:
+            return None
+        names = record["structures"][name]
+        leaves = [v for k, v in sorted(tensors.items(), key=_number) if k.startswith(name + ".")]
+        return Structure(None if names is None else tuple(names)).pack(leaves)
+
+    values, inputs = packed("values"), packed("inputs")
+    if values is None or inputs is None:
+        raise KeyError("values")
+    return Explanation(
+        values=values,
+        inputs=inputs,
+        score=tensors["score"],
+        method=record["method"],
+        settings=record["settings"],
+        paper=Paper(**record["paper"]),
+        target=KnownTarget(record["many"], record["targets"], tensors.get("classes")),
+        std_error=packed("std_error"),
+        baseline=packed("baseline"),
+        baseline_score=tensors.get("baseline_score"),
+        at=record["at"],
+        evaluations=record["evaluations"],
+        gradients=record["gradients"],
+        seconds=record["seconds"],
+        checks=tuple(Check(**check | {"rows": tuple(check["rows"])}) for check in record["checks"]),
+        notes=tuple(record["notes"]),
+        legend=Legend(**record["legend"]),
+        saved_fingerprint=record["fingerprint"],
+    )
 
 
 def _leaves(packed: Inputs) -> Leaves:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
 
@@ -13,13 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from whyglass.errors import BadInput, Unsupported
-from whyglass.inputs import Leaves, Structure, explained
+from whyglass.inputs import Leaves, Structure, explained, require_finite
 
 Selector = str | int | Callable[[Any], Tensor] | None
 
-_DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout,
-            nn.FeatureAlphaDropout)
-_BATCH_NORM = nn.modules.batchnorm._BatchNorm  # pyright: ignore[reportPrivateUsage]  its only common base
+_DROPOUT = (
+    nn.Dropout,
+    nn.Dropout1d,
+    nn.Dropout2d,
+    nn.Dropout3d,
+    nn.AlphaDropout,
+    nn.FeatureAlphaDropout,
+)
+_NORM = nn.modules.batchnorm._NormBase  # pyright: ignore[reportPrivateUsage]  its only common base
 _QUANTISED = ("torch.ao.nn.quantized", "torch.nn.quantized")
 
 
@@ -58,6 +64,8 @@ def before(
     if isinstance(model, nn.Module):
         _refuse_misfit(model, leaves, structure)
         _refuse_modules(model, gradient)
+    for index, leaf in enumerate(leaves):
+        require_finite(leaf, structure.label(index))
 
 
 def _refuse_misfit(model: nn.Module, leaves: Leaves, structure: Structure) -> None:
@@ -96,10 +104,9 @@ def _depends_on_training(module: nn.Module) -> bool:
         return module.dropout > 0
     if isinstance(module, nn.MultiheadAttention):
         return module.dropout > 0
-    return isinstance(module, _BATCH_NORM) and not (
-        isinstance(module, nn.modules.instancenorm._InstanceNorm)  # pyright: ignore[reportPrivateUsage]  as above
-        and not module.track_running_stats
-    )
+    if isinstance(module, nn.modules.instancenorm._InstanceNorm):  # pyright: ignore[reportPrivateUsage]  as above
+        return module.track_running_stats
+    return isinstance(module, _NORM)
 
 
 def select(output: Any, selector: Selector) -> Tensor:
@@ -109,6 +116,8 @@ def select(output: Any, selector: Selector) -> Tensor:
         chosen = selector(output)
     elif selector is not None:
         fields = _fields(output)
+        if isinstance(selector, int) and isinstance(output, tuple):  # a named one, too
+            fields = cast("Mapping[Any, Any]", dict(enumerate(cast("tuple[Any, ...]", output))))
         if fields is None or selector not in fields:
             have = "a tensor" if fields is None else ", ".join(map(repr, fields))
             raise BadInput(f"output={selector!r} is not in the model's output, which has {have}")
@@ -132,8 +141,8 @@ def _fields(output: Any) -> Mapping[Any, Any] | None:
         return cast("Mapping[Any, Any]", output)
     if dataclasses.is_dataclass(output) and not isinstance(output, type):
         return {f.name: getattr(output, f.name) for f in dataclasses.fields(output)}
-    if hasattr(output, "_asdict"):
-        return output._asdict()
+    if isinstance(output, tuple) and hasattr(output, "_asdict"):
+        return cast("Any", output)._asdict()
     if isinstance(output, tuple | list):
         return dict(enumerate(cast("list[Any]", output)))
     return None
@@ -147,10 +156,15 @@ def output_fits(output: Tensor, rows: int, gradient: bool) -> None:
             "the batch"
         )
     if gradient and not output.requires_grad:
-        raise BadInput(
-            "the output is detached from the input, so it has no gradient: look for .detach(), "
-            ".item(), numpy, argmax or torch.no_grad() inside the model"
-        )
+        raise detached()
+
+
+def detached() -> BadInput:
+    """The error for a score that no gradient leads back from."""
+    return BadInput(
+        "the output is detached from the input, so it has no gradient: look for .detach(), "
+        ".item(), numpy, argmax or torch.no_grad() inside the model"
+    )
 
 
 def finite(what: Tensor, name: str, model: Callable[..., Any]) -> None:
@@ -165,12 +179,18 @@ def finite(what: Tensor, name: str, model: Callable[..., Any]) -> None:
         "score": "the input may lie outside the range the model was trained on",
         "gradient": "typical causes are sqrt, log or a division at zero; add a small constant there",
     }[name]
-    raise BadInput(f"the {name} is NaN or infinite although inputs and parameters are finite: {hint}")
+    raise BadInput(
+        f"the {name} is NaN or infinite although inputs and parameters are finite: {hint}"
+    )
 
 
 @contextmanager
-def repeatable(again: Callable[[], Tensor]) -> Iterator[None]:
-    """Refuse a forward pass that draws random numbers and differs because of them."""
+def repeatable(again: Callable[[], Tensor]) -> Generator[None]:
+    """Refuse a forward pass that draws random numbers and differs because of them.
+
+    Only draws from torch's own generator show, at no cost. A generator that the model keeps to
+    itself, or numpy's, would take a second pass of every model to notice.
+    """
     state = torch.get_rng_state()
     yield
     if not torch.equal(state, torch.get_rng_state()) and not torch.equal(again(), again()):
@@ -182,7 +202,10 @@ def repeatable(again: Callable[[], Tensor]) -> Iterator[None]:
 
 def recurrent(model: Callable[..., Any], device: torch.device) -> AbstractContextManager[None]:
     """cuDNN's recurrent layers have no backward pass in eval mode: the native ones do."""
-    if device.type == "cuda" and isinstance(model, nn.Module):
-        if any(isinstance(module, nn.RNNBase) for module in model.modules()):
-            return torch.backends.cudnn.flags(enabled=False)
+    if (
+        device.type == "cuda"
+        and isinstance(model, nn.Module)
+        and any(isinstance(module, nn.RNNBase) for module in model.modules())
+    ):
+        return torch.backends.cudnn.flags(enabled=False)
     return nullcontext()

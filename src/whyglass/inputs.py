@@ -72,7 +72,6 @@ def unpack(inputs: object) -> tuple[Leaves, Structure]:
                 f"{label} has {len(leaf)} rows and {structure.label(0)} has {len(leaves[0])}: "
                 "the first axis of every input is the batch"
             )
-        require_finite(leaf, label)
     return leaves, structure
 
 

@@ -162,7 +162,7 @@ class OnnxModel(BlackBox):
         pieces = [rows] if self._fixed in (None, len(rows)) else np.split(rows, len(rows))
         if self._fixed not in (None, 1, len(rows)):
             raise BadInput(f"this ONNX model takes batches of {self._fixed} rows only")
-        found = [self._session.run(None, {self._input: piece})[0] for piece in pieces]
+        found = [np.asarray(self._session.run(None, {self._input: piece})[0]) for piece in pieces]
         return torch.from_numpy(np.concatenate(found))
 
 

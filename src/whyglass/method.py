@@ -6,10 +6,9 @@ import dataclasses
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, final
 
-import torch
 from torch import Tensor, nn
 
 from whyglass.baseline import Baseline
@@ -119,7 +118,7 @@ class Method(ABC):
             score=found.score,
             method=self.name,
             settings=_plain(self),
-            citation=self.paper.bibtex(),
+            paper=self.paper,
             std_error=None if found.std_error is None else pack(found.std_error),
             baseline=None if found.baseline is None else pack(found.baseline),
             baseline_score=found.baseline_score,
@@ -145,6 +144,12 @@ def _plain(method: Method) -> dict[str, Any]:
     return settings
 
 
+def integer(name: str, value: Any) -> None:
+    """Refuse what is no whole number."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise BadInput(f"{name} must be an integer, not {value!r}")
+
+
 def positive_integer(name: str, value: Any) -> None:
     """Refuse a count that is zero, negative, fractional or boolean."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -153,5 +158,9 @@ def positive_integer(name: str, value: Any) -> None:
 
 def positive(name: str, value: Any) -> None:
     """Refuse a number that is not positive and finite."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not 0 < value < float("inf")
+    ):
         raise BadInput(f"{name} must be a positive number, not {value!r}")

@@ -22,8 +22,14 @@ class Paper:
     def bibtex(self) -> str:
         """A BibTeX entry, keyed by first author, year and first long word of the title."""
         word = next(w for w in re.findall(r"[A-Za-z]+", self.title) if len(w) > 3)
-        first = re.findall(r"[^\W\d_]+", self.authors.split(",")[0].split(" and ")[0])[-1]
-        fields = {"author": self.authors, "title": self.title, "booktitle": self.venue,
-                  "year": str(self.year), "url": self.url}
-        body = "".join(f"  {k} = {{{v}}},\n" for k, v in fields.items() if v)
-        return f"@inproceedings{{{first.lower()}{self.year}{word.lower()},\n{body}}}\n"
+        people = re.split(r", | and ", self.authors)
+        family = re.findall(r"[^\W\d_]+", people[0])[-1]
+        fields = {
+            "author": " and ".join(people),
+            "title": self.title,
+            "booktitle": self.venue,
+            "year": str(self.year),
+            "url": self.url,
+        }
+        body = "".join(f"  {name} = {{{value}}},\n" for name, value in fields.items() if value)
+        return f"@inproceedings{{{family.lower()}{self.year}{word.lower()},\n{body}}}\n"

@@ -65,7 +65,8 @@ class Scorer:
         batch_size: int | str = "auto",
         gradient: bool = True,
     ) -> None:
-        self.inputs, self.input_structure = unpack(inputs)
+        given, self.input_structure = unpack(inputs)
+        self.inputs = tuple(leaf.detach() for leaf in given)
         guards.before(model, self.inputs, self.input_structure, gradient, at is None)
         self.rows = len(self.inputs[0])
         self.model, self.output = model, output
@@ -121,33 +122,38 @@ class Scorer:
             start = piece.stop
         return total / count
 
-    def gradients_at(self, points: Points, rows: Tensor) -> Iterator[Evaluated]:
-        """Scores and gradients of N points, a piece at a time: constant memory at any N."""
-        return self._run(points, rows, True)
+    def gradients_at(self, points: Points, rows: Tensor, unit: int = 1) -> Iterator[Evaluated]:
+        """Scores and gradients of N points, a piece at a time: constant memory at any N.
+
+        A piece is a multiple of `unit` points where that many fit.
+        """
+        return self._run(points, rows, True, unit)
 
     def activations(self, inputs: Leaves) -> Leaves:
-        """Other inputs of the batch as points: themselves, or what they make of `at`."""
+        """N other inputs as points: themselves, or what the model makes of them at `at`."""
         if self.probe is None:
             return inputs
+        count, start = len(inputs[0]), 0
         parts: list[Leaves] = []
-        start = 0
-        while start < self.rows:
-            piece = slice(start, start + self.batches.size(self.rows - start))
+        while start < count:
+            piece = slice(start, start + self.batches.size(count - start))
             with torch.no_grad(), self.probe.leaf(None, False) as seen:
                 self.input_structure.call(self.model, [leaf[piece].clone() for leaf in inputs])
-            self.cost.evaluations += len(inputs[0][piece])
-            parts.append(seen.leaves())
+            self.cost.evaluations += piece.stop - start
+            parts.append(seen.leaves(None))
             start = piece.stop
         return concatenate(parts)
 
-    def _run(self, points: Points | None, rows: Tensor, gradient: bool) -> Iterator[Evaluated]:
+    def _run(
+        self, points: Points | None, rows: Tensor, gradient: bool, unit: int = 1
+    ) -> Iterator[Evaluated]:
         start = 0
         while start < len(rows):
             left = len(rows) - start
-            size = self.batches.size(left)
+            size = self.batches.size(left, gradient, unit)
             piece = slice(start, start + size)
             try:
-                with self.batches.weighed(size, left):
+                with self.batches.weighed(size, left, gradient):
                     point = None if points is None else points(piece)
                     result = self._evaluate(point, piece, rows[piece], gradient)
             except RuntimeError as error:
@@ -164,8 +170,10 @@ class Scorer:
         self, point: Leaves | None, piece: slice, rows: Tensor, gradient: bool
     ) -> Evaluated:
         first = point is None
-        repeatable = nullcontext() if not first or piece.start else guards.repeatable(
-            lambda: self._score(None, piece, rows, False, True)[0]
+        repeatable = (
+            nullcontext()
+            if not first or piece.start
+            else guards.repeatable(lambda: self._score(None, piece, rows, gradient, True)[0])
         )
         with (
             torch.set_grad_enabled(gradient),
@@ -188,35 +196,44 @@ class Scorer:
             )
             # The model gets copies: an in-place first layer must not touch leaf or input.
             result = self.input_structure.call(self.model, [leaf.clone() for leaf in leaves])
-        else:
-            upstream = [leaf[piece if point is None else rows].detach() for leaf in self.inputs]
-            if gradient and self.probe.within_graph:
-                upstream = [u.requires_grad_() if explained(u) else u for u in upstream]
-            upstream = [leaf.clone() for leaf in upstream]
-            with self.probe.leaf(None if point is None else point[0], gradient) as seen:
-                result = self.input_structure.call(self.model, upstream)
-            leaves = seen.leaves()
+            return self._target_of(result, rows, gradient, bind), leaves
+        upstream = [leaf[piece if point is None else rows].detach() for leaf in self.inputs]
+        if gradient and self.probe.within_graph:
+            upstream = [u.requires_grad_() if explained(u) else u for u in upstream]
+        with self.probe.leaf(None if point is None else point[0], gradient) as seen:
+            result = self.input_structure.call(self.model, [leaf.clone() for leaf in upstream])
+        scores = self._target_of(result, rows, gradient, bind)
+        return scores, seen.leaves(scores)
+
+    def _target_of(self, result: Any, rows: Tensor, gradient: bool, bind: bool) -> Tensor:
         output = guards.select(result, self.output)
         guards.output_fits(output, len(rows), gradient)
         if bind:
             self.target.bind(output, rows)
-        return self.target.scores(output, rows), leaves
+        return self.target.scores(output, rows)
 
     def _slopes(self, scores: Tensor, leaves: Leaves) -> Leaves:
         wanted = [leaf for leaf in leaves if leaf.requires_grad]
         columns = scores.sum(0).unbind() if self.many else (scores.sum(),)
-        found = [
-            torch.autograd.grad(column, wanted, retain_graph=k + 1 < len(columns), allow_unused=True)
+        found: list[tuple[Tensor | None, ...]] = [
+            torch.autograd.grad(
+                column, wanted, retain_graph=k + 1 < len(columns), allow_unused=True
+            )
             for k, column in enumerate(columns)
         ]
+        if any(all(slope is None for slope in slopes) for slopes in found):
+            raise guards.detached()
         slopes: list[Tensor] = []
         position = 0
         for leaf in leaves:
             parts: list[Tensor] = []
             for gradients in found:
                 slope = gradients[position] if leaf.requires_grad else None
-                parts.append(torch.zeros_like(leaf, dtype=_wide(leaf)) if slope is None
-                             else slope.to(_wide(leaf)))
+                parts.append(
+                    torch.zeros_like(leaf, dtype=_wide(leaf))
+                    if slope is None
+                    else slope.to(_wide(leaf))
+                )
             position += leaf.requires_grad
             slopes.append(torch.stack(parts, -1) if self.many else parts[0])
             guards.finite(slopes[-1], "gradient", self.model)
@@ -226,4 +243,3 @@ class Scorer:
 def _wide(leaf: Tensor) -> torch.dtype:
     """Half precision is accumulated, and held leaves are filled, in float32."""
     return torch.float64 if leaf.dtype == torch.float64 else torch.float32
-

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
@@ -36,8 +36,8 @@ class Probe(Protocol):
 class Found(Protocol):
     """What a probe saw of one forward pass."""
 
-    def leaves(self) -> Leaves:
-        """The tensors to differentiate by."""
+    def leaves(self, score: Tensor | None) -> Leaves:
+        """The tensors to differentiate the score by."""
         ...
 
 
@@ -48,7 +48,9 @@ class Submodule:
 
     def __init__(self, model: Callable[..., Any], at: str | nn.Module) -> None:
         if not isinstance(model, nn.Module):
-            raise BadInput("at= names a layer of a torch.nn.Module, and the model is a plain callable")
+            raise BadInput(
+                "at= names a layer of a torch.nn.Module, and the model is a plain callable"
+            )
         if isinstance(model, torch.jit.ScriptModule) or hasattr(model, "_orig_mod"):
             kind = "compiled" if hasattr(model, "_orig_mod") else "TorchScript"
             raise Unsupported(
@@ -67,7 +69,7 @@ class Submodule:
             self.name, self.module = found[0], at
 
     @contextmanager
-    def leaf(self, point: Tensor | None, gradient: bool) -> Iterator[Seen]:
+    def leaf(self, point: Tensor | None, gradient: bool) -> Generator[Seen]:
         """Within, the module's output is `point`, or itself cut from the graph, as a new leaf."""
         seen = Seen(self.name)
         thread = threading.get_ident()
@@ -101,7 +103,7 @@ class Seen:
         """Called by the hook."""
         self._leaves.append(leaf)
 
-    def leaves(self) -> Leaves:
+    def leaves(self, score: Tensor | None) -> Leaves:
         """The one leaf; an error unless the layer ran exactly once."""
         if len(self._leaves) != 1:
             times = "never runs" if not self._leaves else f"runs {len(self._leaves)} times"

@@ -21,7 +21,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -140,7 +140,7 @@ class _Term:
 
     def _resolve(self, index: Index, name: str) -> Tensor:
         """(B,) for a class, (B, k) for an entry of an output with k axes after the batch."""
-        if isinstance(index, bool) or isinstance(index, float):
+        if isinstance(index, bool | float):
             raise BadInput(f"{name} {index!r} must be an integer, not {type(index).__name__}")
         if isinstance(index, int):
             return torch.full((self.rows,), index)
@@ -149,11 +149,13 @@ class _Term:
         if isinstance(index, tuple):
             return torch.tensor(index, dtype=torch.long).expand(self.rows, -1)
         if isinstance(index, list):
-            if not all(isinstance(entry, int) for entry in index):
+            if not all(isinstance(entry, int) for entry in cast("list[Any]", index)):
                 raise BadInput(f"{name} as a list must hold one integer a row, got {index[:5]!r}")
             index = torch.tensor(index)
         if not isinstance(index, Tensor):
-            raise BadInput(f"{name} of type {type(index).__name__} is not a target; see help(whyglass.target)")
+            raise BadInput(
+                f"{name} of type {type(index).__name__} is not a target; see help(whyglass.target)"
+            )
         if index.is_floating_point() or index.dtype == torch.bool:
             raise BadInput(f"{name} holds {index.dtype}: classes are integers, so use .long()")
         index = index.detach().long().cpu()
@@ -206,8 +208,11 @@ class _Term:
             raise BadInput(
                 f"target {tuple(chosen[0].tolist())} names {chosen.shape[1]} axes and an output "
                 f"row has shape {tuple(axes)}: "
-                + ("leave target out, the output is one number a row" if not len(axes)
-                   else f"give {len(axes)} integers a row")
+                + (
+                    "leave target out, the output is one number a row"
+                    if not len(axes)
+                    else f"give {len(axes)} integers a row"
+                )
             )
         for axis, size in enumerate(axes):
             low, high = (int(end) for end in chosen[:, axis].aminmax())
@@ -234,7 +239,7 @@ class _Term:
             raise BadInput(f"target is missing for an output of shape {tuple(output.shape)}")
         chosen = index[rows].to(output.device).reshape(len(rows), -1)
         if output.dim() == 2:
-            return output.gather(1, chosen)[:, 0]
+            return output.gather(1, chosen).squeeze(1)
         return output[(torch.arange(len(rows), device=output.device), *chosen.unbind(1))]
 
     def scores(self, output: Tensor, rows: Tensor) -> Tensor:
@@ -242,7 +247,9 @@ class _Term:
             score = self.custom(output)
             if not isinstance(score, Tensor) or score.shape != output.shape[:1]:  # pyright: ignore[reportUnnecessaryIsInstance]  users pass any callable
                 got = tuple(score.shape) if isinstance(score, Tensor) else type(score).__name__  # pyright: ignore[reportUnnecessaryIsInstance]  as above
-                raise BadInput(f"the target callable must return ({len(output)},), one score a row, not {got}")
+                raise BadInput(
+                    f"the target callable must return ({len(output)},), one score a row, not {got}"
+                )
             return score
         picked = self._pick(output, self.index, rows)
         if self.kind is Contrast:

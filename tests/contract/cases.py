@@ -92,4 +92,6 @@ def assert_same(
         mine, others = (leaves(getattr(e, name)) for e in (one, other))
         assert len(mine) == len(others), name
         for a, b in zip(mine, others, strict=True):
-            torch.testing.assert_close(a, b, rtol=rtol, atol=atol, msg=lambda m, n=name: f"{n}: {m}")
+            torch.testing.assert_close(
+                a, b, rtol=rtol, atol=atol, msg=lambda m, n=name: f"{n}: {m}"
+            )

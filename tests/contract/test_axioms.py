@@ -30,7 +30,9 @@ def fixed(kind: type[Method], **more: Any) -> Method:
 
 def call(method: Method, model: Any, x: Tensor, **more: Any) -> Any:
     if method.baseline_is == "background":
-        rows = torch.randn(6, *x.shape[1:], generator=torch.Generator().manual_seed(3), dtype=x.dtype)
+        rows = torch.randn(
+            6, *x.shape[1:], generator=torch.Generator().manual_seed(3), dtype=x.dtype
+        )
         more["baseline"] = Background(rows)
     return method(model, x, **more)
 
@@ -152,7 +154,9 @@ def test_two_networks_that_compute_the_same_get_the_same(
 ) -> None:
     for seed in range(3):
         one, other = make(seed)
-        x = 2 * torch.randn(4, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        x = 2 * torch.randn(
+            4, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+        )
         torch.testing.assert_close(one(x), other(x))
         assert_same(call(fixed(kind), one, x), call(fixed(kind), other, x), 1e-8, 1e-9)
 

@@ -26,7 +26,10 @@ class Counted(nn.Module):
         self.forwards += rows
         result = self.inner(*args, **kwargs)
         output = next(
-            leaf for leaf in (vars(result) if hasattr(result, "logits") else dict(_items(result))).values()
+            leaf
+            for leaf in (
+                vars(result) if hasattr(result, "logits") else dict(_items(result))
+            ).values()
             if isinstance(leaf, torch.Tensor)
         )
         if output.requires_grad:
@@ -100,7 +103,9 @@ def _within_budget(method: Method, found: Explanation, rows: int, targets: int) 
     assert found.seconds > 0
 
 
-@pytest.mark.parametrize("rule", ["endpoints", "left", "right", "midpoint", "trapezoid", "gauss-legendre"])
+@pytest.mark.parametrize(
+    "rule", ["endpoints", "left", "right", "midpoint", "trapezoid", "gauss-legendre"]
+)
 @pytest.mark.parametrize("kind", [c for c in METHOD_CASES if "rule" in fields(c.values[0])])
 def test_a_fixed_rule_spends_exactly_its_steps(kind: type[Method], rule: str) -> None:
     model = Counted(ZOO["mlp"].make())

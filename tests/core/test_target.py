@@ -59,27 +59,41 @@ def _softmax(output: Tensor, c: int) -> Tensor:
     return output.exp()[:, c] / output.exp().sum(1)
 
 
-FORMULAS: list[tuple[Any, Callable[[Tensor], Tensor], str]] = [
-    (None, lambda y: y.amax(1), ""),
-    (2, lambda y: y[:, 2], "2"),
-    (torch.tensor(2), lambda y: y[:, 2], "2"),
-    (torch.tensor([3, 0, 1]), lambda y: torch.stack([y[0, 3], y[1, 0], y[2, 1]]), "3"),
-    (torch.tensor([3, 0, 1], dtype=torch.uint8), lambda y: y[[0, 1, 2], [3, 0, 1]], "3"),
-    ([3, 0, 1], lambda y: y[[0, 1, 2], [3, 0, 1]], "3"),
-    ((1,), lambda y: y[:, 1], "1"),
-    (torch.tensor([[3], [0], [1]]), lambda y: y[[0, 1, 2], [3, 0, 1]], "3"),
-    (Probability(1), lambda y: _softmax(y, 1), "probability of 1"),
-    (LogOdds(1), lambda y: torch.log(_softmax(y, 1) / (1 - _softmax(y, 1))), "log-odds of 1"),
-    (Probability(), lambda y: y.softmax(1).amax(1), "probability of "),
-    (LogOdds([3, 0, 1]), lambda y: torch.logit(y.softmax(1)[[0, 1, 2], [3, 0, 1]]), "log-odds of 3"),
-    (Contrast(2, 0), lambda y: y[:, 2] - y[:, 0], "2 rather than 0"),
-    (Contrast(None, [1, 1, 0]), lambda y: y.amax(1) - y[[0, 1, 2], [1, 1, 0]], " rather than 1"),
-    (lambda y: y[:, 1] ** 2 - y[:, 0], lambda y: y[:, 1] ** 2 - y[:, 0], "<lambda>"),
-]
+# name: target, its formula, the label of the first row
+FORMULAS: dict[str, tuple[Any, Callable[[Tensor], Tensor], str]] = {
+    "predicted": (None, lambda y: y.amax(1), ""),
+    "integer": (2, lambda y: y[:, 2], "2"),
+    "tensor": (torch.tensor(2), lambda y: y[:, 2], "2"),
+    "tensor a row": (torch.tensor([3, 0, 1]), lambda y: y[[0, 1, 2], [3, 0, 1]], "3"),
+    "bytes a row": (torch.tensor([3, 0, 1]).byte(), lambda y: y[[0, 1, 2], [3, 0, 1]], "3"),
+    "list": ([3, 0, 1], lambda y: torch.stack([y[0, 3], y[1, 0], y[2, 1]]), "3"),
+    "entry": ((1,), lambda y: y[:, 1], "1"),
+    "entry a row": (torch.tensor([[3], [0], [1]]), lambda y: y[[0, 1, 2], [3, 0, 1]], "3"),
+    "probability": (Probability(1), lambda y: _softmax(y, 1), "probability of 1"),
+    "log-odds": (LogOdds(1), lambda y: torch.logit(_softmax(y, 1)), "log-odds of 1"),
+    "probability of predicted": (
+        Probability(),
+        lambda y: y.softmax(1).amax(1),
+        "probability of ",
+    ),
+    "log-odds of list": (
+        LogOdds([3, 0, 1]),
+        lambda y: torch.logit(y.softmax(1)[[0, 1, 2], [3, 0, 1]]),
+        "log-odds of 3",
+    ),
+    "contrast": (Contrast(2, 0), lambda y: y[:, 2] - y[:, 0], "2 rather than 0"),
+    "contrast of predicted": (
+        Contrast(None, [1, 1, 0]),
+        lambda y: y.amax(1) - y[[0, 1, 2], [1, 1, 0]],
+        " rather than 1",
+    ),
+    "callable": (lambda y: y[:, 1] ** 2 - y[:, 0], lambda y: y[:, 1] ** 2 - y[:, 0], "<lambda>"),
+}
 
 
-@pytest.mark.parametrize(("target", "formula", "label"), FORMULAS, ids=lambda v: str(v)[:40])
-def test_vocabulary(target: Any, formula: Callable[[Tensor], Tensor], label: str) -> None:
+@pytest.mark.parametrize("name", FORMULAS)
+def test_vocabulary(name: str) -> None:
+    target, formula, label = FORMULAS[name]
     scores, values = _naive(formula, _inputs())
     found = _explained(target)
     torch.testing.assert_close(found.score, scores)
@@ -88,10 +102,9 @@ def test_vocabulary(target: Any, formula: Callable[[Tensor], Tensor], label: str
     assert label in found.targets[0][0]
 
 
-@pytest.mark.parametrize(("target", "formula", "label"), FORMULAS, ids=lambda v: str(v)[:40])
-def test_vocabulary_within_several(
-    target: Any, formula: Callable[[Tensor], Tensor], label: str
-) -> None:
+@pytest.mark.parametrize("name", FORMULAS)
+def test_vocabulary_within_several(name: str) -> None:
+    target, formula, label = FORMULAS[name]
     scores, values = _naive(formula, _inputs())
     found = _explained(Several(1, target))
     torch.testing.assert_close(found.score[:, 1], scores)
@@ -152,12 +165,15 @@ def test_probability_and_log_odds(logits: list[float], scale: float, place: int)
     """Against softmax and its logit in float64, where those do not round to 0 or 1."""
     chosen = place % len(logits)
     x = torch.tensor([logits], dtype=torch.float64) * scale
-    found = Saliency()(lambda given: given * 1, x, target=Several(Probability(chosen), LogOdds(chosen)))
+    found = Saliency()(
+        lambda given: given * 1, x, target=Several(Probability(chosen), LogOdds(chosen))
+    )
     shifted = (x[0] - x.max()).exp()
     probability = shifted[chosen] / shifted.sum()
     others = sum(v for i, v in enumerate(shifted) if i != chosen)
     torch.testing.assert_close(found.score[0, 0], probability, rtol=1e-9, atol=1e-300)
-    torch.testing.assert_close(found.score[0, 1], (shifted[chosen] / others).log(), rtol=1e-9, atol=1e-9)
+    odds = (shifted[chosen] / others).log()
+    torch.testing.assert_close(found.score[0, 1], odds, rtol=1e-9, atol=1e-9)
 
 
 def test_log_odds_of_a_certain_class_are_finite_and_have_a_gradient() -> None:
@@ -206,7 +222,8 @@ def test_an_entry_of_a_longer_output() -> None:
         Saliency()(model, x, target=LogOdds((2, 0))).score, output.softmax(2)[:, 2, 0].logit()
     )
     torch.testing.assert_close(
-        Saliency()(model, x, target=Contrast((0, 1), (2, 3))).score, output[:, 0, 1] - output[:, 2, 3]
+        Saliency()(model, x, target=Contrast((0, 1), (2, 3))).score,
+        output[:, 0, 1] - output[:, 2, 3],
     )
     per_row = torch.tensor([[0, 1], [2, 2]])
     torch.testing.assert_close(
@@ -251,31 +268,32 @@ def test_half_precision_scores_are_float32() -> None:
     torch.testing.assert_close(found.score.double(), expected, rtol=1e-6, atol=0)
 
 
-BAD: list[tuple[Any, list[str]]] = [
-    (4, ["target", "4", "out of range", "0 to 3"]),
-    (-1, ["target", "-1", "out of range"]),
-    ([0, 1, 9], ["target", "9", "out of range"]),
-    (torch.tensor([0, -7, 1]), ["target", "-7"]),
-    (Contrast(0, 12), ["12", "out of range"]),
-    (1.0, ["target", "1.0", "integer"]),
-    (True, ["target", "True", "integer"]),
-    ([0.5, 1.0, 2.0], ["target", "0.5", "integer"]),
-    ([True, False, True], ["target", "integer"]),
-    (torch.tensor([0.0, 1.0, 2.0]), ["target", "float32", ".long()"]),
-    (torch.tensor([True, False, True]), ["target", "bool", ".long()"]),
-    ([0, 1], ["target", "2 entries", "3 rows", "one class a row"]),
-    (torch.tensor([0, 1, 2, 3]), ["target", "4 entries", "3 rows"]),
-    ((1, 2), ["target", "(1, 2)", "2 axes"]),
-    ("tabby", ["target", "'tabby'", "class_names"]),
-    (object(), ["target", "object"]),
-    (Several(0, 9), ["9", "out of range"]),
-    (lambda y: y.sum(), ["target", "(3,)", "one score a row"]),
-    (lambda y: 3.0, ["target", "float"]),
-]
+BAD: dict[str, tuple[Any, list[str]]] = {
+    "too large": (4, ["target", "4", "out of range", "0 to 3"]),
+    "negative": (-1, ["target", "-1", "out of range"]),
+    "too large in a row": ([0, 1, 9], ["target", "9", "out of range"]),
+    "negative in a row": (torch.tensor([0, -7, 1]), ["target", "-7"]),
+    "too large to contrast with": (Contrast(0, 12), ["12", "out of range"]),
+    "float": (1.0, ["target", "1.0", "integer"]),
+    "flag": (True, ["target", "True", "integer"]),
+    "floats": ([0.5, 1.0, 2.0], ["target", "0.5", "integer"]),
+    "flags": ([True, False, True], ["target", "integer"]),
+    "float tensor": (torch.tensor([0.0, 1.0, 2.0]), ["target", "float32", ".long()"]),
+    "flag tensor": (torch.tensor([True, False, True]), ["target", "bool", ".long()"]),
+    "too few": ([0, 1], ["target", "2 entries", "3 rows", "one class a row"]),
+    "too many": (torch.tensor([0, 1, 2, 3]), ["target", "4 entries", "3 rows"]),
+    "too many axes": ((1, 2), ["target", "(1, 2)", "2 axes"]),
+    "name without names": ("tabby", ["target", "'tabby'", "class_names"]),
+    "object": (object(), ["target", "object"]),
+    "too large in several": (Several(0, 9), ["9", "out of range"]),
+    "one score for all": (lambda y: y.sum(), ["target", "(3,)", "one score a row"]),
+    "no tensor": (lambda y: 3.0, ["target", "float"]),
+}
 
 
-@pytest.mark.parametrize(("target", "words"), BAD, ids=lambda v: str(v)[:40])
-def test_bad_targets(target: Any, words: list[str]) -> None:
+@pytest.mark.parametrize("name", BAD)
+def test_bad_targets(name: str) -> None:
+    target, words = BAD[name]
     with pytest.raises(BadInput) as refusal:
         _explained(target)
     for word in words:

@@ -90,16 +90,24 @@ class Residual(nn.Module):
 
 def relu6_cnn() -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(3, 6, 3, stride=2, padding=1), nn.ReLU6(),
-        nn.Conv2d(6, 8, 3, padding=1), nn.ReLU6(),
-        nn.Flatten(), nn.Linear(8 * 16, 4),
+        nn.Conv2d(3, 6, 3, stride=2, padding=1),
+        nn.ReLU6(),
+        nn.Conv2d(6, 8, 3, padding=1),
+        nn.ReLU6(),
+        nn.Flatten(),
+        nn.Linear(8 * 16, 4),
     )
 
 
 def silu_cnn() -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(3, 6, 3, padding=1), nn.SiLU(), nn.Conv2d(6, 8, 3, padding=1), nn.SiLU(),
-        nn.AvgPool2d(8), nn.Flatten(), nn.Linear(8, 4),
+        nn.Conv2d(3, 6, 3, padding=1),
+        nn.SiLU(),
+        nn.Conv2d(6, 8, 3, padding=1),
+        nn.SiLU(),
+        nn.AvgPool2d(8),
+        nn.Flatten(),
+        nn.Linear(8, 4),
     )
 
 
@@ -109,8 +117,12 @@ class VGG(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.features = nn.Sequential(
-            nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Conv2d(6, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(3, 6, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(6, 8, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
         )
         self.classifier = nn.Sequential(
             nn.Linear(8 * 4, 10), nn.ReLU(), nn.Dropout(0.5), nn.Linear(10, 4)
@@ -123,8 +135,13 @@ class VGG(nn.Module):
 def volume_cnn() -> nn.Module:
     """(B, 2, 4, 6, 6) -> (B, 3)."""
     return nn.Sequential(
-        nn.Conv3d(2, 4, 3, padding=1), nn.ReLU(), nn.Conv3d(4, 5, 3, padding=1), nn.ReLU(),
-        nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(5, 3),
+        nn.Conv3d(2, 4, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv3d(4, 5, 3, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool3d(1),
+        nn.Flatten(),
+        nn.Linear(5, 3),
     )
 
 
@@ -275,18 +292,36 @@ IMAGE = ((3, 8, 8),)
 SEQUENCE = ((6, 8),)
 
 _NETWORKS = (
-    Network("mlp", lambda: MLP(), ((5,),), 4, layer="first"),
+    Network("mlp", MLP, ((5,),), 4, layer="first"),
     Network("mlp-functional", lambda: MLP("functional"), ((5,),), 4, layer="first"),
     Network("mlp-reused", lambda: MLP("reused"), ((5,),), 4, layer="first"),
     Network("mlp-in-place", lambda: MLP("in-place"), ((5,),), 4, layer="first"),
     Network("in-place-first", lambda: MLP("in-place", relu_first=True), ((5,),), 4, layer="first"),
-    Network("gap-cnn", lambda: GlobalPoolCNN(), IMAGE, 4, layer="conv2", pools_globally=True),
-    Network("gap-cnn-functional", lambda: GlobalPoolCNN("functional"), IMAGE, 4, layer="conv2",
-            pools_globally=True),
-    Network("gap-cnn-reused", lambda: GlobalPoolCNN("reused"), IMAGE, 4, layer="conv2",
-            pools_globally=True),
-    Network("gap-cnn-in-place", lambda: GlobalPoolCNN("in-place"), IMAGE, 4, layer="conv2",
-            pools_globally=True),
+    Network("gap-cnn", GlobalPoolCNN, IMAGE, 4, layer="conv2", pools_globally=True),
+    Network(
+        "gap-cnn-functional",
+        lambda: GlobalPoolCNN("functional"),
+        IMAGE,
+        4,
+        layer="conv2",
+        pools_globally=True,
+    ),
+    Network(
+        "gap-cnn-reused",
+        lambda: GlobalPoolCNN("reused"),
+        IMAGE,
+        4,
+        layer="conv2",
+        pools_globally=True,
+    ),
+    Network(
+        "gap-cnn-in-place",
+        lambda: GlobalPoolCNN("in-place"),
+        IMAGE,
+        4,
+        layer="conv2",
+        pools_globally=True,
+    ),
     Network("residual", Residual, IMAGE, 4, layer="stem", pools_globally=True),
     Network("relu6", relu6_cnn, IMAGE, 4, layer="2"),
     Network("silu", silu_cnn, IMAGE, 4, layer="2", pools_globally=True),
@@ -295,17 +330,40 @@ _NETWORKS = (
     Network("vit", lambda: VisionTransformer(16, 2, 2), ((1, 28, 28),), 10, layer="blocks.0"),
     Network("transformer", Transformer, SEQUENCE, 3, layer="encoder.layers.0"),
     Network("tokens", TokenClassifier, ((6,),), 3, at="embedding", layer="embedding"),
-    Network("masked", MaskedClassifier, {"tokens": (6, 8), "mask": (6,)}, 3,
-            layer="body.encoder.layers.0"),
+    Network(
+        "masked",
+        MaskedClassifier,
+        {"tokens": (6, 8), "mask": (6,)},
+        3,
+        layer="body.encoder.layers.0",
+    ),
     Network("lstm", Recurrent, ((7, 4),), 3, layer="lstm"),
     Network("two-inputs", TwoInputs, ((4,), (3,)), 3, layer="left"),
     Network("dict-input", TwoInputs, {"b": (3,), "a": (4,)}, 3, layer="left"),
-    Network("dict-output", lambda: Wrapped(lambda y: {"loss": None, "logits": y}), ((5,),), 4,
-            layer="body.first", output="logits"),
-    Network("tuple-output", lambda: Wrapped(lambda y: (None, y)), ((5,),), 4, layer="body.first",
-            output=1),
-    Network("dataclass-output", lambda: Wrapped(lambda y: Prediction(None, y)), ((5,),), 4,
-            layer="body.first", output="logits"),
+    Network(
+        "dict-output",
+        lambda: Wrapped(lambda y: {"loss": None, "logits": y}),
+        ((5,),),
+        4,
+        layer="body.first",
+        output="logits",
+    ),
+    Network(
+        "tuple-output",
+        lambda: Wrapped(lambda y: (None, y)),
+        ((5,),),
+        4,
+        layer="body.first",
+        output=1,
+    ),
+    Network(
+        "dataclass-output",
+        lambda: Wrapped(lambda y: Prediction(None, y)),
+        ((5,),),
+        4,
+        layer="body.first",
+        output="logits",
+    ),
 )
 
 ZOO: dict[str, Network] = {network.name: network for network in _NETWORKS}

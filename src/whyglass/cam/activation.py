@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -25,12 +25,11 @@ from whyglass.inputs import Leaves
 RESHAPING = frozenset(
     "view reshape flatten unflatten permute transpose swapaxes movedim squeeze unsqueeze contiguous "
     "clone to type float double half bfloat16 expand expand_as getitem chunk split unbind roll pad "
-    "dropout dropout1d dropout2d dropout3d feature_dropout alpha_dropout identity detach "
-    "get size dim numel len is_floating_point".split()
+    "dropout dropout1d dropout2d dropout3d feature_dropout alpha_dropout identity".split()
 )
 POOLING = re.compile(r"pool|^mean$|^amax$|boolean_dispatch")
 TOKENS_BY = frozenset("layer_norm rms_norm add iadd batch_norm group_norm".split())
-LINEAR = frozenset("linear addmm matmul mm conv1d conv2d conv3d mean mul add sum".split())
+LINEAR = frozenset("linear addmm matmul mm conv1d conv2d conv3d mean mul add sub sum".split())
 KEPT_TOKENS = 16
 
 
@@ -38,10 +37,12 @@ KEPT_TOKENS = 16
 class _Candidate:
     tensor: Tensor
     name: str
+    tokens: bool
+    after: list[str]
 
 
 class LastActivation:
-    """A probe: see the module's docstring. After a pass `name` says what was found."""
+    """A probe: see the module's docstring. The method that uses it sets `name`."""
 
     within_graph = True
 
@@ -51,26 +52,38 @@ class LastActivation:
             raise Unsupported(
                 f"the operations of a {kind} model cannot be seen: pass the module it was made from"
             )
+        self.name = ""
         modules = model.named_modules() if isinstance(model, nn.Module) else ()
         self._names = {id(module): name for name, module in modules}
-        self.name = ""
-        self.grid: tuple[int, ...] | None = None
-        self.tokens = False
-        self.linear_head = False
-        self.candidates: list[str] = []
+        self._watch = _Watch({})
 
     @contextmanager
-    def leaf(self, point: Tensor | None, gradient: bool) -> Iterator[_Watch]:
+    def leaf(self, point: Tensor | None, gradient: bool) -> Generator[_Watch]:
         """Watch one forward pass."""
-        watch = _Watch(self._names)
-        with watch:
-            yield watch
-        found, self.tokens = watch.found()
-        self.candidates = [candidate.name for candidate in found]
-        self.name, self.grid = self.candidates[-1], watch.grid
-        self.linear_head = all(
-            op in LINEAR or op in RESHAPING or re.search("avg_pool", op) for op in watch.after
-        )
+        self._watch = _Watch(self._names)
+        with self._watch:
+            yield self._watch
+
+    @property
+    def candidates(self) -> list[str]:
+        """Where each tensor that `leaves` gave was made."""
+        return [candidate.name for candidate in self._watch.found]
+
+    @property
+    def tokens(self) -> bool:
+        """Whether they are tokens (B, N, D), not grids."""
+        return self._watch.found[-1].tokens
+
+    @property
+    def grid(self) -> tuple[int, ...] | None:
+        """Height and width of the last convolution's output, which tokens may stand for."""
+        return self._watch.grid
+
+    @property
+    def linear_head(self) -> bool:
+        """Whether everything between the last of them and the output is linear."""
+        after = self._watch.found[-1].after
+        return all(op in LINEAR or op in RESHAPING or re.search("avg_pool", op) for op in after)
 
 
 class _Watch(TorchFunctionMode):
@@ -79,54 +92,65 @@ class _Watch(TorchFunctionMode):
     def __init__(self, names: dict[int, str]) -> None:
         super().__init__()
         self._names = names
-        self._spatial: _Candidate | None = None
-        self._tokens: list[_Candidate] = []
+        self._candidates: list[_Candidate] = []
+        self.found: list[_Candidate] = []
         self.grid: tuple[int, ...] | None = None
-        self.after: list[str] = []
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         op = str(getattr(func, "__name__", func)).strip("_")
-        self.after.append(op)
-        made = result
-        if not isinstance(made, Tensor) or op in RESHAPING or not made.requires_grad:
+        if not isinstance(result, Tensor) or not result.requires_grad:
             return result
-        if made.dim() == 3 and op in TOKENS_BY and made.shape[1] > 1:
-            self._tokens = [*self._tokens[1 - KEPT_TOKENS :], _Candidate(made, self._where(op))]
-            self._spatial, self.after = None, []
-        elif made.dim() in (4, 5) and made[0, 0].numel() > 1:
-            if not POOLING.search(op):
-                self._spatial, self.after = _Candidate(made, self._where(op)), []
-            if op.startswith("conv"):
-                self.grid = tuple(made.shape[2:])
+        if self._candidates:
+            made_of = [a for a in args if isinstance(a, Tensor) and a.grad_fn is not None]
+            product = len(made_of) > 1 and op not in {"add", "sub"}
+            self._candidates[-1].after.append(f"product by {op}" if product else op)
+        tokens = result.dim() == 3 and op in TOKENS_BY and result.shape[1] > 1
+        spatial = result.dim() in {4, 5} and result[0, 0].numel() > 1
+        if spatial and op.startswith("conv"):
+            self.grid = tuple(result.shape[2:])
+        if op not in RESHAPING and (tokens or (spatial and not POOLING.search(op))):
+            self._candidates.append(_Candidate(result, self._where(op), tokens, []))
         return result
 
-    def found(self) -> tuple[list[_Candidate], bool]:
-        """The spatial candidate, or else the token ones; whether they are tokens."""
-        if self._spatial is not None:
-            return [self._spatial], False
-        if self._tokens:
-            return self._tokens, True
-        raise BadInput(
-            "no spatial activation was found in the forward pass: a class activation map needs a "
-            "network on images (B, C, H, W); name its layer with at="
-        )
-
-    def leaves(self) -> Leaves:
-        """The tensors to differentiate by."""
-        return tuple(candidate.tensor for candidate in self.found()[0])
+    def leaves(self, score: Tensor | None) -> Leaves:
+        """The spatial tensor to differentiate by, or the last of those made of tokens."""
+        reached = _nodes_behind(score)
+        used = [c for c in self._candidates if c.tensor.grad_fn in reached]
+        if not used:
+            raise BadInput(
+                "no spatial activation was found in the forward pass: a class activation map needs "
+                "a network on images (B, C, H, W); name its layer with at="
+            )
+        if used[-1].tokens:
+            self.found = [c for c in used if c.tokens][-KEPT_TOKENS:]
+        else:
+            self.found = used[-1:]
+        return tuple(candidate.tensor for candidate in self.found)
 
     def _where(self, op: str) -> str:
         """The module that called: the first frame whose self is one."""
-        frame = sys._getframe(2)
+        frame = sys._getframe(2)  # pyright: ignore[reportPrivateUsage]  inspect.stack is slow
         while frame is not None:
             owner = frame.f_locals.get("self")
             if isinstance(owner, nn.Module) and id(owner) in self._names:
                 return f"{self._names[id(owner)] or type(owner).__name__} ({op})"
             frame = frame.f_back
         return op
+
+
+def _nodes_behind(score: Tensor | None) -> set[Any]:
+    """Every node of the graph that the score was computed by."""
+    seen: set[Any] = set()
+    ahead = [None if score is None else score.grad_fn]
+    while ahead:
+        node = ahead.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            ahead += [before for before, _ in node.next_functions]
+    return seen
 
 
 def reached(gradients: Leaves) -> int:

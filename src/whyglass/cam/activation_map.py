@@ -36,7 +36,7 @@ class ActivationMap(Method):
     data: ClassVar[tuple[str, ...]] = ("images",)
 
     def heat(self, activations: Tensor, gradients: Tensor) -> Tensor:
-        """The map (B, *S) of one target from activations A and gradients dS/dA, both (B, C, *S)."""
+        """The map (B, ...) of one target from activations A and gradients dS/dA, (B, C, ...)."""
         raise NotImplementedError
 
     def maps(

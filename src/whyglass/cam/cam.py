@@ -28,6 +28,12 @@ class CAM(ActivationMap):
     w_k = Z dS/dA^k, the same everywhere, which is how the weights are read, whatever the head's
     modules are called. Other networks are refused: use `GradCAM`. Units: score.
     Source: Zhou et al. (2016), equations 1 and 2.
+
+    >>> import torch, whyglass
+    >>> x = torch.tensor([[[[1.0, 0.0], [0.0, 3.0]]]])
+    >>> whyglass.CAM()(lambda x: (2 * x).mean((2, 3)), x).values[0, 0]
+    tensor([[2., 0.],
+            [0., 6.]])
     """
 
     name: ClassVar[str] = "cam"

@@ -18,6 +18,12 @@ class CounterfactualGradCAM(ActivationMap):
         \alpha_k = \frac{1}{Z} \sum_{ij} -\frac{\partial S}{\partial A^k_{ij}}
 
     Units: as `GradCAM`. Source: Selvaraju et al. (2017), section 3.3, equation 3.
+
+    >>> import torch, whyglass
+    >>> x = torch.tensor([[[[1.0, 0.0], [0.0, 3.0]]]])
+    >>> whyglass.CounterfactualGradCAM()(lambda x: (-2 * x).mean((2, 3)), x).values[0, 0]
+    tensor([[0.5000, 0.0000],
+            [0.0000, 1.5000]])
     """
 
     name: ClassVar[str] = "counterfactual-grad-cam"

@@ -19,6 +19,12 @@ class EigenCAM(ActivationMap):
     The map does not depend on the target: it shows what is there, not what decides. A singular
     vector's sign is arbitrary; it is taken so that the map's sum is not negative. Units: those of
     the activations. Source: Muhammad & Yeasin (2020), equations 2 and 3.
+
+    >>> import torch, whyglass
+    >>> x = torch.tensor([[[[1.0, 0.0], [0.0, 3.0]]]])
+    >>> whyglass.EigenCAM()(lambda x: (2 * x).mean((2, 3)), x).values[0, 0]
+    tensor([[2.0000, 0.0000],
+            [0.0000, 6.0000]])
     """
 
     name: ClassVar[str] = "eigen-cam"

@@ -31,6 +31,12 @@ class GradCAM(ActivationMap):
 
     Args:
         relu: drop what speaks against the target; False keeps both signs.
+
+    >>> import torch, whyglass
+    >>> x = torch.tensor([[[[1.0, 0.0], [0.0, 3.0]]]])
+    >>> whyglass.GradCAM()(lambda x: (2 * x).mean((2, 3)), x).values[0, 0]
+    tensor([[0.5000, 0.0000],
+            [0.0000, 1.5000]])
     """
 
     relu: bool = True

@@ -20,6 +20,12 @@ class GradCAMPlusPlus(ActivationMap):
     with g = dS/dA and the map ReLU(sum_k w_k A^k), for the score exp(S), whose common positive factor
     is left out. Where the denominator is zero, so is alpha. Units: none.
     Source: Chattopadhyay et al. (2018), equations 5, 10 and 19.
+
+    >>> import torch, whyglass
+    >>> x = torch.tensor([[[[1.0, 0.0], [0.0, 3.0]]]])
+    >>> whyglass.GradCAMPlusPlus()(lambda x: (2 * x).mean((2, 3)), x).values[0, 0]
+    tensor([[0.5000, 0.0000],
+            [0.0000, 1.5000]])
     """
 
     name: ClassVar[str] = "grad-cam-plus-plus"

@@ -16,6 +16,12 @@ class LayerCAM(ActivationMap):
     .. math:: M_{ij} = ReLU(\sum_k ReLU(\partial S / \partial A^k_{ij}) \, A^k_{ij})
 
     Units: score per pixel of the map. Source: Jiang et al. (2021), equations 5 and 6.
+
+    >>> import torch, whyglass
+    >>> x = torch.tensor([[[[1.0, 0.0], [0.0, 3.0]]]])
+    >>> whyglass.LayerCAM()(lambda x: (2 * x).mean((2, 3)), x).values[0, 0]
+    tensor([[0.5000, 0.0000],
+            [0.0000, 1.5000]])
     """
 
     name: ClassVar[str] = "layer-cam"

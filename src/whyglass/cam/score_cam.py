@@ -25,6 +25,12 @@ class ScoreCAM(ActivationMap):
     is constant lets nothing through. Use a probability as target, as the paper does; a logit
     sharpens the weights. Units: those of the activations. Source: Wang et al. (2020), definitions 3
     and 4, with the softmax of the authors' algorithm 1.
+
+    >>> import torch, whyglass
+    >>> x = torch.tensor([[[[1.0, 0.0], [0.0, 3.0]]]])
+    >>> whyglass.ScoreCAM()(lambda x: (2 * x).mean((2, 3)), x).values[0, 0]
+    tensor([[2., 0.],
+            [0., 6.]])
     """
 
     name: ClassVar[str] = "score-cam"

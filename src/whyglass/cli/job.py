@@ -56,11 +56,9 @@ class Job:
         if output.dim() != 2 or output.shape[1] < 2:
             return []
         top = output[0].float().softmax(0).topk(min(5, output.shape[1]))
-        names = self.legend.class_names
+        names = list(self.legend.class_names or ())
         return [
-            Prediction(
-                names[index] if names and index < len(names) else str(index), index, probability
-            )
+            Prediction(names[index] if index < len(names) else str(index), index, probability)
             for probability, index in zip(top.values.tolist(), top.indices.tolist(), strict=True)
         ]
 

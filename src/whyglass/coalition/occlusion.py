@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from whyglass.baseline import Baseline, resolve
+from whyglass.baseline import Baseline, both_ends
 from whyglass.checks import not_flat
 from whyglass.errors import BadInput
 from whyglass.inputs import Leaves, explained
@@ -66,15 +66,19 @@ class Occlusion(Method):
                 positive_integer(name, size)
 
     def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
-        here = scorer.at_inputs(gradient=False)
-        starts = resolve(baseline, scorer)
+        def windows(starts: Leaves) -> tuple[Leaves, list[list[tuple[slice, ...]]]]:
+            return starts, [
+                self._windows(tuple(p.shape[1 + _channels(p) :])) for p in scorer.points
+            ]
+
+        (starts, every), here = both_ends(baseline, scorer, False, windows)
         if not any(map(explained, scorer.points)):
             raise BadInput(
                 f"{scorer.structure.label(0)} is {scorer.points[0].dtype}: occlusion mixes input and "
                 "baseline, so it needs floats; explain the embedding with at="
             )
         values = tuple(
-            self._leaf(scorer, here.scores, starts, index)
+            self._leaf(scorer, here.scores, starts, index, every[index])
             if explained(point)
             else torch.zeros_like(point, dtype=torch.float32)
             for index, point in enumerate(scorer.points)
@@ -82,10 +86,16 @@ class Occlusion(Method):
         checks = (not_flat(values, scorer.many),)
         return Attribution(values, here.scores, baseline=starts, checks=checks)
 
-    def _leaf(self, scorer: Scorer, score: Tensor, starts: Leaves, index: int) -> Tensor:
+    def _leaf(
+        self,
+        scorer: Scorer,
+        score: Tensor,
+        starts: Leaves,
+        index: int,
+        windows: list[tuple[slice, ...]],
+    ) -> Tensor:
         point = scorer.points[index]
-        channels = 1 if point.dim() >= 4 else 0
-        windows = self._windows(tuple(point.shape[1 + channels :]))
+        channels = _channels(point)
         rows = torch.arange(scorer.rows).repeat(len(windows))
 
         def occluded(piece: slice) -> Leaves:
@@ -139,3 +149,8 @@ class Occlusion(Method):
                 f"{name} {given} names {len(given)} axes and the input has {len(default)}"
             )
         return list(given)
+
+
+def _channels(point: Tensor) -> int:
+    """How many axes after the batch a window spans whole: an image's channels."""
+    return 1 if point.dim() >= 4 else 0

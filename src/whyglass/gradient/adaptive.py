@@ -182,7 +182,9 @@ class _Group:
                 shape = (-1, *[1] * (leaf.dim() - 1 - many), *found[1].shape[1:])
                 lean = leaf * found[1].to(leaf).reshape(shape)
                 for total, share in (
-                    (self.map, mean[k]), (self.variance, square[k] / 12), (self.lean, lean)
+                    (self.map, mean[k]),
+                    (self.variance, square[k] / 12),
+                    (self.lean, lean),
                 ):
                     total[k].index_add_(0, rows, share.double(), alpha=sign)
         trapezoid, jump_sum, jump_square = (torch.cat(kept) for kept in sums)

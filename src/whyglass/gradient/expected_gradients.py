@@ -14,7 +14,7 @@ from whyglass.errors import BadInput
 from whyglass.gradient.sampling import Draw, Drawn, Moments, average, precision
 from whyglass.gradient.smoothing import gradient_type
 from whyglass.inputs import Leaves, explained
-from whyglass.method import Attribution, Axiom, Method, positive, positive_integer
+from whyglass.method import Attribution, Axiom, Method, integer, positive, positive_integer
 from whyglass.paper import Paper
 from whyglass.scorer import Scorer
 
@@ -55,7 +55,11 @@ class ExpectedGradients(Method):
     family: ClassVar[str] = "gradient"
     cost: ClassVar[str] = "samples gradients + background scores"
     axioms: ClassVar[tuple[Axiom, ...]] = (
-        "completeness", "sensitivity", "implementation invariance", "linearity", "dummy",
+        "completeness",
+        "sensitivity",
+        "implementation invariance",
+        "linearity",
+        "dummy",
     )
     baseline_is: ClassVar[Literal["unused", "row", "background"]] = "background"
     paper: ClassVar[Paper] = Paper(
@@ -71,16 +75,23 @@ class ExpectedGradients(Method):
         positive_integer("samples", self.samples)
         if self.samples < 2:
             raise BadInput("samples must be 2 or more: one sample has no standard error")
+        integer("seed", self.seed)
         if self.tol is not None:
             positive("tol", self.tol)
 
     def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
-        here = scorer.at_inputs(gradient=False)
-        if not all(map(explained, scorer.points)):
-            raise BadInput("expected gradients need every input to be a float tensor")
+        if scorer.probe is None and not all(map(explained, scorer.inputs)):
+            raise BadInput(
+                "expected gradients replace every input by the background's, so all must be floats: "
+                "wrap the model in a callable that holds the others fixed, or explain at= a layer"
+            )
         rows = background(baseline, scorer)
+        here = scorer.at_inputs(gradient=False)
         expected = scorer.mean_scores(rows)
-        moments = average(scorer, self._pairs(scorer.points, rows), self.samples, self.tol)
+        starts = scorer.activations(rows)
+        moments = average(
+            scorer, self._pairs(scorer.points, starts), self.samples, self.tol, self._estimate
+        )
         kinds = [gradient_type(point) for point in scorer.points]
         values = tuple(v.to(kind) for v, kind in zip(moments.mean(), kinds, strict=True))
         errors = tuple(e.to(kind) for e, kind in zip(moments.std_error(), kinds, strict=True))
@@ -88,13 +99,16 @@ class ExpectedGradients(Method):
             values,
             here.scores,
             baseline_score=expected,
-            baseline=tuple(leaf.mean(0, keepdim=True) for leaf in rows),
+            baseline=tuple(start.mean(0, keepdim=True) for start in starts),
             std_error=errors,
             checks=(
                 _completeness(moments, here.scores, expected),
                 precision(values, errors, scorer.many, self.tol or 0.25),
             ),
         )
+
+    def _estimate(self, moments: Moments) -> tuple[Leaves, Leaves]:
+        return moments.mean(), moments.std_error()
 
     def _pairs(self, points: Leaves, background_rows: Leaves) -> Draw:
         generator = torch.Generator().manual_seed(self.seed)
@@ -106,7 +120,9 @@ class ExpectedGradients(Method):
 
             def at(rows: Tensor) -> tuple[Leaves, Leaves]:
                 here = tuple(point[rows.to(point.device)] for point in points)
-                start = tuple(leaf[chosen].expand_as(x) for leaf, x in zip(background_rows, here, strict=True))
+                start = tuple(
+                    leaf[chosen].expand_as(x) for leaf, x in zip(background_rows, here, strict=True)
+                )
                 steps = tuple(x - b for x, b in zip(here, start, strict=True))
                 return tuple(b + alpha * step for b, step in zip(start, steps, strict=True)), steps
 
@@ -119,7 +135,9 @@ def _completeness(moments: Moments, score: Tensor, expected: Tensor) -> Check:
     """The values add up to the change of score, in units of the sum's own standard error."""
     total, error = moments.total()
     gap = (total - (score - expected).cpu().double()).abs()
-    rows = worst_target(torch.where(gap < 1e-6 * (1 + total.abs()), torch.zeros_like(gap), gap / error))
+    rows = worst_target(
+        torch.where(gap < 1e-6 * (1 + total.abs()), torch.zeros_like(gap), gap / error)
+    )
     worst = max(rows)
     return Check(
         "completeness",

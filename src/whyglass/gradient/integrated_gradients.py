@@ -1,13 +1,11 @@
 """Integrated gradients: the change of score from the baseline, shared out along a straight path."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-from whyglass.baseline import Baseline
 from whyglass.gradient.path_gradients import PathMethod
 from whyglass.gradient.path_integral import Curve, straight
 from whyglass.gradient.quadrature import Rule
-from whyglass.method import Axiom
 from whyglass.paper import Paper
 
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor
 
-from whyglass.baseline import Baseline, resolve
+from whyglass.baseline import Baseline, both_ends
 from whyglass.checks import Check, completeness, worst_target
 from whyglass.gradient.adaptive import refine
 from whyglass.gradient.path_integral import Curve, Path, integrate, straight
@@ -34,7 +33,11 @@ class PathMethod(Method):
 
     family: ClassVar[str] = "gradient"
     axioms: ClassVar[tuple[Axiom, ...]] = (
-        "completeness", "sensitivity", "implementation invariance", "linearity", "dummy",
+        "completeness",
+        "sensitivity",
+        "implementation invariance",
+        "linearity",
+        "dummy",
     )
     baseline_is: ClassVar[Literal["unused", "row", "background"]] = "row"
 
@@ -48,15 +51,20 @@ class PathMethod(Method):
         """Where the path runs."""
 
     def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
-        here = scorer.at_inputs(gradient=self.rule == "adaptive")
-        starts = resolve(baseline, scorer)
-        path = Path(starts, scorer.points, self.curve())
+        path, here = both_ends(
+            baseline,
+            scorer,
+            self.rule == "adaptive",
+            lambda starts: Path(starts, scorer.points, self.curve()),
+        )
+        starts = path.starts
         checks: list[Check] = []
         errors: Leaves | None = None
         if self.rule == "adaptive":
             found = refine(scorer, path, here, self.steps, self.tol)
             values, errors, start_scores = found.values, found.std_error, found.start_scores
-            raw = worst_target(found.gap.abs() / (here.scores - start_scores).cpu().abs())
+            change = (here.scores - start_scores).cpu().double().abs()
+            raw = worst_target((found.gap.abs() / change).nan_to_num(0.0))
             checks.append(completeness(values, here.scores, start_scores, self.tol))
             checks.append(_map_error(values, errors, scorer.many, max(raw)))
         else:
@@ -70,8 +78,9 @@ class PathMethod(Method):
             here.scores,
             start_scores.to(here.scores),
             starts,
-            None if errors is None else
-            tuple(error.to(kind) for error, kind in zip(errors, kinds, strict=True)),
+            None
+            if errors is None
+            else tuple(error.to(kind) for error, kind in zip(errors, kinds, strict=True)),
             checks,
             _at_baseline(starts, scorer.points),
         )
@@ -137,6 +146,8 @@ def _map_error(values: Leaves, errors: Leaves, many: bool, raw: float) -> Check:
 
 
 def _at_baseline(starts: Leaves, points: Leaves) -> list[str]:
-    same = torch.stack([(s == p).flatten(1).all(1).cpu() for s, p in zip(starts, points, strict=True)])
+    same = torch.stack(
+        [(s == p).flatten(1).all(1).cpu() for s, p in zip(starts, points, strict=True)]
+    )
     count = int(same.all(0).sum())
     return [f"{count} rows equal their baseline: their values are zero"] if count else []

@@ -12,6 +12,8 @@ from whyglass.gradient.quadrature import nodes
 from whyglass.inputs import Leaves, explained, per_row, times
 from whyglass.scorer import Scorer
 
+_F32 = torch.float32
+
 # (start, end, alpha) -> point, for one leaf: start and end (n, ...), alpha (n, 1, ..., 1) in [0, 1].
 Curve = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -25,19 +27,21 @@ class Path:
     """A curve from the baselines to the points of a scorer, for every leaf."""
 
     def __init__(self, starts: Leaves, ends: Leaves, curve: Curve) -> None:
-        self._starts, self._ends, self._curve = starts, ends, curve
+        self.starts, self._ends, self._curve = starts, ends, curve
         if curve is not straight:
             every = torch.arange(len(starts[0]))
             for alpha, wanted, name in ((0.0, starts, "baseline"), (1.0, ends, "input")):
                 reached = self.at(every, torch.full((len(every),), alpha, dtype=torch.float64))
                 for got, want in zip(reached, wanted, strict=True):
                     if got.shape != want.shape or not torch.allclose(got, want, 1e-4, 1e-5):
-                        raise BadInput(f"path: at alpha={alpha:g} it must be at the {name}, and is not")
+                        raise BadInput(
+                            f"path: at alpha={alpha:g} it must be at the {name}, and is not"
+                        )
 
     def at(self, rows: Tensor, alpha: Tensor) -> Leaves:
         """gamma(alpha) for n pairs of row and alpha; held leaves stay as they are."""
         made: list[Tensor] = []
-        for start, end in zip(self._starts, self._ends, strict=True):
+        for start, end in zip(self.starts, self._ends, strict=True):
             here = rows.to(end.device)
             if not explained(end):
                 made.append(end[here])
@@ -48,14 +52,20 @@ class Path:
 
     def way(self, rows: Tensor, low: Tensor, high: Tensor) -> Leaves:
         """gamma(high) - gamma(low), zero for held leaves."""
-        if self._curve is straight:
-            found: list[Tensor] = []
-            for start, end in zip(self._starts, self._ends, strict=True):
-                here = rows.to(end.device)
-                whole = end[here] - start[here]
-                found.append(whole * per_row((high - low).to(end.device), end).to(_float(end)))
-            return tuple(found)
-        return tuple(b - a for a, b in zip(self.at(rows, low), self.at(rows, high), strict=True))
+        if self._curve is not straight:
+            ends = zip(self.at(rows, low), self.at(rows, high), strict=True)
+            return tuple(
+                b - a if explained(b) else torch.zeros_like(b, dtype=_F32) for a, b in ends
+            )
+        found: list[Tensor] = []
+        for start, end in zip(self.starts, self._ends, strict=True):
+            here = rows.to(end.device)
+            if explained(end):
+                share = per_row((high - low).to(end), end)
+                found.append((end[here] - start[here]) * share)
+            else:
+                found.append(torch.zeros_like(end[here], dtype=_F32))
+        return tuple(found)
 
 
 def integrate(scorer: Scorer, path: Path, rule: str, steps: int) -> Leaves:
@@ -75,7 +85,3 @@ def integrate(scorer: Scorer, path: Path, rule: str, steps: int) -> Leaves:
         for total, share in zip(totals, times(part.gradients, ways, scorer.many), strict=True):
             total.index_add_(0, here.to(share.device), share.double())
     return tuple(totals)
-
-
-def _float(leaf: Tensor) -> torch.dtype:
-    return leaf.dtype if leaf.is_floating_point() else torch.float32

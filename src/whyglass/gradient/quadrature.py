@@ -11,9 +11,7 @@ from torch import Tensor
 
 from whyglass.errors import BadInput
 
-Rule = Literal[
-    "adaptive", "endpoints", "left", "right", "midpoint", "trapezoid", "gauss-legendre"
-]
+Rule = Literal["adaptive", "endpoints", "left", "right", "midpoint", "trapezoid", "gauss-legendre"]
 
 
 def endpoints(count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -25,9 +25,7 @@ class Saliency(Method):
     """
 
     name: ClassVar[str] = "saliency"
-    shows: ClassVar[str] = (
-        "Which features would change the score most if they changed a little."
-    )
+    shows: ClassVar[str] = "Which features would change the score most if they changed a little."
     family: ClassVar[str] = "gradient"
     cost: ClassVar[str] = "1 gradient"
     axioms: ClassVar[tuple[Axiom, ...]] = ("implementation invariance", "dummy")

@@ -24,22 +24,33 @@ Draw = Callable[[], Drawn]
 
 @dataclass
 class Moments:
-    """Power sums 1..p over the samples of each row, float64, a tuple of leaves a power."""
+    """Sums over the samples of each row of (c - shift)^p, p = 1, 2, ...: float64 leaves a power.
+
+    The shift is the row's first sample, which keeps a small spread around a large mean exact.
+    """
 
     count: Tensor
+    shift: list[Tensor]
     sums: list[list[Tensor]]
     totals: list[Tensor]
 
-    def mean(self, power: int = 1) -> Leaves:
-        """E[c^p]."""
-        return tuple(part / per_row(self.count.to(part.device), part) for part in self.sums[power - 1])
+    def around_shift(self, power: int) -> Leaves:
+        """E[(c - shift)^p]."""
+        return tuple(part / self.samples(part) for part in self.sums[power - 1])
+
+    def samples(self, like: Tensor) -> Tensor:
+        """The number of samples of each row, shaped to divide a leaf."""
+        return per_row(self.count.to(like.device), like)
+
+    def mean(self) -> Leaves:
+        """E[c]."""
+        return tuple(s + m for s, m in zip(self.shift, self.around_shift(1), strict=True))
 
     def std_error(self) -> Leaves:
-        """Standard error of the mean, sqrt(var / n) with the unbiased variance; inf for n = 1."""
-        n = self.count
+        """Standard error of the mean, sqrt(var / n) with the unbiased variance."""
         return tuple(
-            ((square - mean**2).clamp_min(0) / per_row((n - 1).to(mean.device), mean)).sqrt()
-            for mean, square in zip(self.mean(1), self.mean(2), strict=True)
+            ((square - mean**2).clamp_min(0) / (self.samples(mean) - 1)).sqrt()
+            for mean, square in zip(self.around_shift(1), self.around_shift(2), strict=True)
         )
 
     def total(self) -> tuple[Tensor, Tensor]:
@@ -49,38 +60,51 @@ class Moments:
         return mean, ((self.totals[1] / n - mean**2).clamp_min(0) / (n - 1)).sqrt()
 
 
+Estimate = Callable[[Moments], tuple[Leaves, Leaves]]
+
+
 def average(
     scorer: Scorer,
     draw: Draw,
     samples: int,
     tol: float | None,
+    estimate: Estimate,
+    *,
     powers: int = 2,
+    squared: bool = False,
 ) -> Moments:
-    """Power sums, over at most `samples` draws a row, of the gradient (times the step, if any)."""
+    """Sums over at most `samples` draws a row of the gradient, times the step if there is one.
+
+    `squared` takes the gradient's square instead. With `tol` a row stops once the estimate made of
+    its sums, values and standard errors, is that exact.
+    """
     targets = (len(scorer.target.terms),) if scorer.many else ()
-    like = [
-        point.new_zeros((*point.shape, *targets), dtype=torch.float64) for point in scorer.points
-    ]
-    shape = (scorer.rows, *targets)
+
+    def zeros() -> list[Tensor]:
+        return [p.new_zeros((*p.shape, *targets), dtype=torch.float64) for p in scorer.points]
+
     moments = Moments(
         torch.zeros(scorer.rows, dtype=torch.float64),
-        [[torch.zeros_like(leaf) for leaf in like] for _ in range(powers)],
-        [torch.zeros(shape, dtype=torch.float64) for _ in range(2)],
+        zeros(),
+        [zeros() for _ in range(powers)],
+        [torch.zeros((scorer.rows, *targets), dtype=torch.float64) for _ in range(2)],
     )
     active, first = torch.arange(scorer.rows), 0
     while first < samples and len(active):
         count = samples - first if tol is None else min(ROUND, samples - first)
-        _round(scorer, draw, moments, active, count)
+        _round(scorer, draw, moments, active, count, squared)
         first += count
         if tol is not None:
-            error = relative_error(moments.mean(), moments.std_error(), scorer.many)
+            error = relative_error(*estimate(moments), scorer.many)
             active = active[torch.tensor(worst_target(error))[active] > tol]
     return moments
 
 
-def _round(scorer: Scorer, draw: Draw, moments: Moments, active: Tensor, count: int) -> None:
+def _round(
+    scorer: Scorer, draw: Draw, moments: Moments, active: Tensor, count: int, squared: bool
+) -> None:
     """The next `count` samples of the active rows, sample after sample."""
-    width = len(active)
+    width, new = len(active), not bool(moments.count.any())
     drawn: dict[int, Drawn] = {}
     steps: list[Leaves] = []
 
@@ -101,23 +125,37 @@ def _round(scorer: Scorer, draw: Draw, moments: Moments, active: Tensor, count: 
         return concatenate(parts)
 
     rows = active.repeat(count)
-    for evaluated in scorer.gradients_at(points, rows):
+    for evaluated in scorer.gradients_at(points, rows, width):
         here = rows[evaluated.piece]
         found = evaluated.gradients
         if steps:
             found = times(found, concatenate(steps), scorer.many)
-        total = flat_sum(found, scorer.many).cpu()
-        whole = width == scorer.rows and evaluated.piece.start % width == 0 and len(here) % width == 0
-        for power, sums in enumerate(moments.sums, 1):
-            for leaf, accumulated in zip(found, sums, strict=True):
-                raised = leaf if power == 1 else leaf**power
+        if squared:
+            found = tuple(leaf**2 for leaf in found)
+        fresh = max(0, min(width - evaluated.piece.start, len(here))) if new else 0
+        whole = width == scorer.rows and not (evaluated.piece.start % width or len(here) % width)
+        for index, leaf in enumerate(found):
+            place = here.to(leaf.device)
+            shift = moments.shift[index]
+            if fresh:
+                shift[place[:fresh]] = leaf[:fresh].double()
+            if whole:
+                off = leaf.reshape(-1, *shift.shape) - shift.to(leaf.dtype)
+            else:
+                off = leaf - shift[place].to(leaf.dtype)
+            raised = off
+            for power, sums in enumerate(moments.sums, 1):
+                if power > 1:
+                    raised = raised * off
                 if whole:
-                    folded = raised.reshape(-1, width, *leaf.shape[1:])
-                    accumulated += folded.sum(0, dtype=torch.float64)
+                    # Within a batch the precision of the gradients will do: the shift is gone.
+                    sums[index] += raised.sum(0)
                 else:
-                    accumulated.index_add_(0, here.to(leaf.device), raised.double())
-        for power, accumulated in enumerate(moments.totals, 1):
-            accumulated.index_add_(0, here, total**power)
+                    sums[index].index_add_(0, place, raised.double())
+        if steps:
+            total = flat_sum(found, scorer.many).cpu()
+            for power, accumulated in enumerate(moments.totals, 1):
+                accumulated.index_add_(0, here, total**power)
         moments.count.index_add_(0, here, torch.ones(len(here), dtype=torch.float64))
 
 

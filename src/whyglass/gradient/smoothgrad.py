@@ -27,8 +27,7 @@ class SmoothGrad(Smoothing):
 
     name: ClassVar[str] = "smoothgrad"
     shows: ClassVar[str] = (
-        "Which small changes raise or lower the score, averaged over noisy copies of the "
-        "input."
+        "Which small changes raise or lower the score, averaged over noisy copies of the input."
     )
     axioms: ClassVar[tuple[Axiom, ...]] = ("implementation invariance", "linearity", "dummy")
     paper: ClassVar[Paper] = Paper(

@@ -3,11 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-
 from whyglass.gradient.sampling import Moments
 from whyglass.gradient.smoothing import Smoothing
-from whyglass.inputs import Leaves, per_row
+from whyglass.inputs import Leaves
 from whyglass.method import Axiom
 from whyglass.paper import Paper
 
@@ -28,11 +26,9 @@ class SmoothGradSquared(Smoothing):
     """
 
     name: ClassVar[str] = "smoothgrad-squared"
-    shows: ClassVar[str] = (
-        "Where the score is sensitive, averaged over noisy copies of the input."
-    )
+    shows: ClassVar[str] = "Where the score is sensitive, averaged over noisy copies of the input."
     axioms: ClassVar[tuple[Axiom, ...]] = ("implementation invariance", "dummy")
-    powers: ClassVar[int] = 4
+    squared: ClassVar[bool] = True
     paper: ClassVar[Paper] = Paper(
         "Sara Hooker, Dumitru Erhan, Pieter-Jan Kindermans and Been Kim",
         "A Benchmark for Interpretability Methods in Deep Neural Networks",
@@ -42,8 +38,4 @@ class SmoothGradSquared(Smoothing):
     )
 
     def finish(self, moments: Moments) -> tuple[Leaves, Leaves]:
-        errors: list[Tensor] = []
-        for second, fourth in zip(moments.mean(2), moments.mean(4), strict=True):
-            n = per_row(moments.count.to(second.device), second)
-            errors.append(((fourth - second**2).clamp_min(0) / (n - 1)).sqrt())
-        return moments.mean(2), tuple(errors)
+        return moments.mean(), moments.std_error()

@@ -13,7 +13,7 @@ from whyglass.baseline import Baseline
 from whyglass.errors import BadInput
 from whyglass.gradient.sampling import Draw, Drawn, Moments, average, precision
 from whyglass.inputs import Leaves, explained, per_row
-from whyglass.method import Attribution, Method, positive, positive_integer
+from whyglass.method import Attribution, Method, integer, positive, positive_integer
 from whyglass.scorer import Scorer
 
 
@@ -36,10 +36,12 @@ class Smoothing(Method):
     family: ClassVar[str] = "gradient"
     cost: ClassVar[str] = "samples gradients"
     powers: ClassVar[int] = 2
+    squared: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         positive_integer("samples", self.samples)
         positive("noise", self.noise)
+        integer("seed", self.seed)
         if self.tol is not None:
             positive("tol", self.tol)
         if self.samples < 2:
@@ -48,7 +50,13 @@ class Smoothing(Method):
     def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
         here = scorer.at_inputs(gradient=False)
         moments = average(
-            scorer, self._noise(scorer.points), self.samples, self.tol, self.powers
+            scorer,
+            self._noise(scorer.points),
+            self.samples,
+            self.tol,
+            self.finish,
+            powers=self.powers,
+            squared=self.squared,
         )
         values, errors = self.finish(moments)
         kinds = [gradient_type(point) for point in scorer.points]
@@ -65,25 +73,28 @@ class Smoothing(Method):
         generator = torch.Generator().manual_seed(self.seed)
         scales = [
             self.noise * (point.flatten(1).amax(1) - point.flatten(1).amin(1))
-            if explained(point) else None
+            if explained(point)
+            else None
             for point in points
         ]
 
         def draw() -> Drawn:
             noises = [
                 torch.randn((1, *point.shape[1:]), generator=generator).to(point)
-                if explained(point) else None
+                if explained(point)
+                else None
                 for point in points
             ]
 
             def at(rows: Tensor) -> tuple[Leaves, None]:
                 made: list[Tensor] = []
                 for point, scale, noise in zip(points, scales, noises, strict=True):
-                    here = rows.to(point.device)
-                    chosen = point[here]
+                    if len(rows) < len(point):
+                        here = rows.to(point.device)
+                        point, scale = point[here], None if scale is None else scale[here]
                     if scale is not None and noise is not None:
-                        chosen = torch.addcmul(chosen, per_row(scale[here], noise), noise)
-                    made.append(chosen)
+                        point = torch.addcmul(point, per_row(scale, noise), noise)
+                    made.append(point)
                 return tuple(made), None
 
             return at

@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from torch import Tensor
+
 from whyglass.gradient.sampling import Moments
 from whyglass.gradient.smoothing import Smoothing
-from whyglass.inputs import Leaves, per_row
+from whyglass.inputs import Leaves
 from whyglass.method import Axiom
 from whyglass.paper import Paper
 
@@ -39,10 +41,10 @@ class VarGrad(Smoothing):
     )
 
     def finish(self, moments: Moments) -> tuple[Leaves, Leaves]:
-        values: list[Leaves] = [moments.mean(power) for power in (1, 2, 3, 4)]
-        variances, errors = [], []
-        for m1, m2, m3, m4 in zip(*values, strict=True):
-            n = per_row(moments.count.to(m1.device), m1)
+        variances: list[Tensor] = []
+        errors: list[Tensor] = []
+        for m1, m2, m3, m4 in zip(*map(moments.around_shift, (1, 2, 3, 4)), strict=True):
+            n = moments.samples(m1)
             second = (m2 - m1**2).clamp_min(0)
             fourth = m4 - 4 * m1 * m3 + 6 * m1**2 * m2 - 3 * m1**4
             variances.append(second * n / (n - 1))

@@ -52,7 +52,7 @@ class Report:
         self._omitted = 0
         self._seconds = 0.0
         self._checks: list[Check] = []
-        self._methods: set[str] = set()
+        self._papers: set[str] = set()
         self._fingerprint: str | None = None
 
     def add(self, case: Case) -> None:
@@ -60,7 +60,7 @@ class Report:
         self._seconds += sum(explanation.seconds for explanation in case.explanations)
         for explanation in case.explanations:
             self._checks += explanation.checks
-            self._methods.add(explanation.method)
+            self._papers.add(str(explanation.paper))
         if self._omitted:
             self._omitted += 1
             return
@@ -94,9 +94,7 @@ class Report:
             seconds=self._seconds,
             colour_for=FOR,
             colour_against=AGAINST,
-            references=sorted(
-                str(METHODS[name].paper) for name in self._methods if name in METHODS
-            ),
+            references=sorted(self._papers),
         )
 
 
