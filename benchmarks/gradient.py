@@ -26,7 +26,7 @@ from torch import Tensor
 
 import whyglass
 from benchmarks.models import CASES, Case
-from benchmarks.timing import HEADING, Call, alternate, fastest, machine, rounds_for
+from benchmarks.timing import CLOCKS, HEADING, Call, alternate, fastest, machine, rounds_for
 
 SAMPLES, STEPS = 32, 50
 NOISE = 0.15
@@ -38,7 +38,7 @@ METHODS = ("saliency", "gradient-x-input", "smoothgrad", "integrated-gradients",
 class Floor:
     """Plain evaluations of one case."""
 
-    def __init__(self, case: Case, name: str, seconds: float) -> None:
+    def __init__(self, case: Case, name: str, seconds: float, clock: str) -> None:
         self.case = case
         rows = len(case.inputs)
         sizes = [size for size in SIZES if size <= LARGEST[name]]
@@ -47,7 +47,7 @@ class Floor:
         self.target = case.target.repeat(copies)
         wanted = rows * STEPS
         self.size = fastest(
-            {size: lambda size=size: self.gradients(wanted, size) for size in sizes}, seconds
+            {size: lambda size=size: self.gradients(wanted, size) for size in sizes}, seconds, clock
         )
 
     def gradients(self, count: int, size: int) -> None:
@@ -176,12 +176,15 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--seconds", type=float, default=20, help="for each method of each case")
     parser.add_argument("--no-captum", action="store_true")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: needs --threads 1")
     chosen = parser.parse_args()
+    torch.set_num_threads(chosen.threads)
     warnings.filterwarnings("ignore", module="captum")
-    print(machine())
+    print(f"{machine()}, {chosen.clock} time")
     for key in chosen.cases:
         case = CASES[key]()
-        floor = Floor(case, key, chosen.seconds / 2)
+        floor = Floor(case, key, chosen.seconds / 2, chosen.clock)
         print(f"\n{case.name}; the floor's batch: {floor.size}\n{HEADING}")
         for name in chosen.methods:
             if name == "grad-cam" and case.pooling is None:
@@ -195,8 +198,9 @@ def main() -> None:
                     call()
 
             print(name)
-            for timed in alternate(contenders, "floor", rounds_for(everyone, chosen.seconds)):
-                print("  " + timed.row())
+            rounds = rounds_for(everyone, chosen.seconds)
+            for timed in alternate(contenders, "floor", rounds, chosen.clock):
+                print("  " + timed.row(), flush=True)
 
 
 if __name__ == "__main__":

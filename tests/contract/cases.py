@@ -29,13 +29,19 @@ def applies(kind: type[Method], network: Network) -> bool:
     return not (kind.baseline_is == "background" and "mask" in network.shapes)
 
 
-def pairs(suits: Callable[[type[Method], Network], bool] = applies) -> list[Any]:
+def _any(kind: type[Method], network: Network) -> bool:
+    return True
+
+
+def pairs(
+    suits: Callable[[type[Method], Network], bool] = _any, *, respelled: bool = False
+) -> list[Any]:
     """All combinations that suit, named for pytest."""
     return [
         pytest.param(kind, network, id=f"{name}-{network.name}")
         for name, kind in METHODS.items()
         for network in ZOO.values()
-        if applies(kind, network) and suits(kind, network)
+        if applies(kind, network) and suits(kind, network) and network.respelled <= respelled
     ]
 
 

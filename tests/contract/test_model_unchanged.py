@@ -65,7 +65,7 @@ def _places(kind: type[Method], network: Network) -> list[str | None]:
     return [None, network.layer] if fits_layer else [None]
 
 
-@pytest.mark.parametrize(("kind", "network"), pairs())
+@pytest.mark.parametrize(("kind", "network"), pairs(respelled=True))
 def test_model_is_unchanged(kind: type[Method], network: Network) -> None:
     model, inputs = network.make(), network.inputs()
     for at in _places(kind, network):
@@ -77,7 +77,7 @@ class Boom(Exception):
     """Nothing that the library may know."""
 
 
-@pytest.mark.parametrize(("kind", "network"), pairs())
+@pytest.mark.parametrize(("kind", "network"), pairs(respelled=True))
 @pytest.mark.parametrize("call", [1, 2])
 def test_model_is_unchanged_after_an_exception(
     kind: type[Method], network: Network, call: int
@@ -99,6 +99,24 @@ def test_model_is_unchanged_after_an_exception(
             small(kind)(model, inputs, **arguments(kind, network, at=at))
         # One gradient is all that some methods need.
         assert calls == call or (call > 1 and calls == 1)
+
+
+@pytest.mark.parametrize("name", [n for n, k in METHODS.items() if k.baseline_is != "unused"])
+@pytest.mark.parametrize("network", ["in-place-first", "in-place image"])
+def test_the_baseline_is_unchanged(name: str, network: str) -> None:
+    """By a network whose first layer writes into what it is given."""
+    kind = METHODS[name]
+    if network == "in-place-first":
+        if "images" in kind.needs:
+            return
+        model, inputs = ZOO[network].make(), ZOO[network].inputs()
+    else:
+        model = nn.Sequential(nn.ReLU(inplace=True), ZOO["gap-cnn"].make())
+        inputs = ZOO["gap-cnn"].inputs()
+    assert isinstance(inputs, torch.Tensor)
+    baseline = -inputs.flip(0)
+    with _unchanged(model, (inputs, baseline)):
+        small(kind)(model, inputs, baseline=baseline)
 
 
 @pytest.mark.parametrize("name", METHODS)

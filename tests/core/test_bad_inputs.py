@@ -161,6 +161,11 @@ class TestNotFinite:
             with refused("baseline", before=model):
                 method(model, x(), baseline=baseline)
 
+    def test_score_of_the_background(self) -> None:
+        data = Background(torch.tensor([[0.0, 1.0], [1.0, 1.0]]))
+        with refused("score", "infinite"):
+            ExpectedGradients(samples=2)(lambda y: y.log().sum(1), torch.ones(1, 2), baseline=data)
+
     def test_on_the_path_only(self) -> None:
         """Finite at both ends, infinite between."""
         with refused("score"):

@@ -181,29 +181,31 @@ def test_out_of_memory_in_the_backward_pass_halves_too() -> None:
 
 
 def test_out_of_memory_in_the_background_scores_halves_too() -> None:
+    """Two rows fit, and the nine of the background do not."""
     model, x = _mlp()
     data = torch.randn(9, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     watched = Watched(model, 4)
-    found = ExpectedGradients(samples=6)(watched, x, baseline=Background(data))
-    assert_same(found, ExpectedGradients(samples=6)(model, x, baseline=Background(data)))
+    found = ExpectedGradients(samples=6)(watched, x[:2], baseline=Background(data))
+    assert_same(found, ExpectedGradients(samples=6)(model, x[:2], baseline=Background(data)))
     assert sum(watched.sizes) == found.evaluations
 
 
-def test_out_of_memory_in_the_layer_of_a_baseline_halves_too() -> None:
-    model = ZOO["tokens"].make()
-    ids, calls = ZOO["tokens"].inputs(7), 0
+def test_out_of_memory_in_the_layer_of_a_background_halves_too() -> None:
+    network = ZOO["tokens"]
+    model, refused = network.make(), 0
+    ids, others = network.inputs(2), Background(network.inputs(9, seed=1))
 
     def limited(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        nonlocal calls
-        calls += len(args[0]) > 4
+        nonlocal refused
         if len(args[0]) > 4:
+            refused += 1
             raise torch.OutOfMemoryError("no memory left")
 
-    method, padding = IntegratedGradients(steps=4, rule="midpoint"), torch.zeros(1, 6).long()
-    expected = method(model, ids, at="embedding", baseline=padding)
+    method = ExpectedGradients(samples=6)
+    expected = method(model, ids, at="embedding", baseline=others)
     model.register_forward_pre_hook(limited)
-    assert_same(method(model, ids, at="embedding", baseline=padding), expected)
-    assert calls
+    assert_same(method(model, ids, at="embedding", baseline=others), expected)
+    assert refused
 
 
 def test_out_of_memory_of_score_cam_halves_too() -> None:

@@ -235,7 +235,8 @@ class Network:
 
     `module` builds it, after the seed is set; `shapes` are those of one row of each input, by name
     where the model wants keywords. `at` is the layer to explain where the input has no gradient, and
-    `layer` one that any method may explain. `classes` is the length of an output row.
+    `layer` one that any method may explain. `classes` is the length of an output row. `respelled`
+    networks are another in other words: what holds of every answer is shown once, on the first.
     """
 
     name: str
@@ -246,6 +247,7 @@ class Network:
     layer: str | None = None
     output: Any = None
     pools_globally: bool = False
+    respelled: bool = False
 
     def make(self, seed: int = 0, dtype: torch.dtype = torch.float64) -> nn.Module:
         """The network in eval mode; the global generator is left as it was."""
@@ -293,9 +295,9 @@ SEQUENCE = ((6, 8),)
 
 _NETWORKS = (
     Network("mlp", MLP, ((5,),), 4, layer="first"),
-    Network("mlp-functional", lambda: MLP("functional"), ((5,),), 4, layer="first"),
-    Network("mlp-reused", lambda: MLP("reused"), ((5,),), 4, layer="first"),
-    Network("mlp-in-place", lambda: MLP("in-place"), ((5,),), 4, layer="first"),
+    Network("mlp-functional", lambda: MLP("functional"), ((5,),), 4, layer="first", respelled=True),
+    Network("mlp-reused", lambda: MLP("reused"), ((5,),), 4, layer="first", respelled=True),
+    Network("mlp-in-place", lambda: MLP("in-place"), ((5,),), 4, layer="first", respelled=True),
     Network("in-place-first", lambda: MLP("in-place", relu_first=True), ((5,),), 4, layer="first"),
     Network("gap-cnn", GlobalPoolCNN, IMAGE, 4, layer="conv2", pools_globally=True),
     Network(
@@ -305,6 +307,7 @@ _NETWORKS = (
         4,
         layer="conv2",
         pools_globally=True,
+        respelled=True,
     ),
     Network(
         "gap-cnn-reused",
@@ -313,6 +316,7 @@ _NETWORKS = (
         4,
         layer="conv2",
         pools_globally=True,
+        respelled=True,
     ),
     Network(
         "gap-cnn-in-place",
@@ -321,6 +325,7 @@ _NETWORKS = (
         4,
         layer="conv2",
         pools_globally=True,
+        respelled=True,
     ),
     Network("residual", Residual, IMAGE, 4, layer="stem", pools_globally=True),
     Network("relu6", relu6_cnn, IMAGE, 4, layer="2"),

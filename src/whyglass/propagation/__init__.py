@@ -1,0 +1,1 @@
+"""Methods that pass something else than the gradient back through each operation."""

@@ -1,0 +1,278 @@
+"""Composite operations in elementary ones. Each runs under the mode, so its calls meet the rules.
+
+The first argument is the engine, for what a tensor is at the baseline; the rest are the operation's
+own, by the names torch gives them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from whyglass.errors import Unsupported
+
+if TYPE_CHECKING:
+    from whyglass.propagation.engine import Propagation
+
+
+def _shift(engine: Propagation, x: Tensor, dim: int) -> Tensor:
+    """A constant that keeps exp from overflowing, the same at input and baseline."""
+    with torch._C.DisableTorchFunction(), torch.no_grad():
+        here = x.detach().amax(dim, keepdim=True)
+        return torch.maximum(here, engine.at_baseline(x).detach().amax(dim, keepdim=True))
+
+
+def softmax(engine: Propagation, input: Tensor, dim: int, *_: Any, **__: Any) -> Tensor:  # noqa: A002  torch's name
+    """exp(x - c) / sum exp(x - c)."""
+    powers = torch.exp(input - _shift(engine, input, dim))
+    return powers * torch.reciprocal(powers.sum(dim, keepdim=True))
+
+
+def log_softmax(engine: Propagation, input: Tensor, dim: int, *_: Any, **__: Any) -> Tensor:  # noqa: A002  torch's name
+    """x - c - log sum exp(x - c)."""
+    shifted = input - _shift(engine, input, dim)
+    return shifted - torch.log(torch.exp(shifted).sum(dim, keepdim=True))
+
+
+def logsumexp(engine: Propagation, input: Tensor, dim: int, keepdim: bool = False) -> Tensor:  # noqa: A002  torch's name
+    """c + log sum exp(x - c)."""
+    shift = _shift(engine, input, dim)
+    found = torch.log(torch.exp(input - shift).sum(dim, keepdim=True)) + shift
+    return found if keepdim else found.squeeze(dim)
+
+
+def divide(_: Propagation, a: Any, b: Any, *, rounding_mode: str | None = None) -> Tensor:
+    """a * (1 / b)."""
+    if rounding_mode is not None:
+        raise Unsupported("division with rounding has no gradient and no rule")
+    return a * torch.reciprocal(b) if isinstance(b, Tensor) else torch.mul(a, 1 / b)
+
+
+def divide_swapped(_: Propagation, b: Tensor, a: Any) -> Tensor:
+    """a / b, called as b's method."""
+    return a * torch.reciprocal(b)
+
+
+def addmm(_: Propagation, c: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    """beta c + alpha a b."""
+    return beta * c + alpha * torch.matmul(a, b)
+
+
+def _standardise(x: Tensor, axes: tuple[int, ...], eps: float) -> Tensor:
+    centred = x - x.mean(axes, keepdim=True)
+    return centred * torch.rsqrt(torch.square(centred).mean(axes, keepdim=True) + eps)
+
+
+def layer_norm(
+    _: Propagation,
+    input: Tensor,  # noqa: A002  torch's name
+    normalized_shape: Any,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    *__: Any,
+) -> Tensor:
+    """(x - mean) / sqrt(var + eps) * weight + bias over the last axes."""
+    count = len(tuple(normalized_shape))
+    found = _standardise(input, tuple(range(-count, 0)), eps)
+    found = found if weight is None else found * weight
+    return found if bias is None else found + bias
+
+
+def group_norm(
+    _: Propagation,
+    input: Tensor,  # noqa: A002  torch's name
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    *__: Any,
+) -> Tensor:
+    """Layer norm within groups of channels."""
+    shape = input.shape
+    found = _standardise(input.reshape(shape[0], num_groups, -1), (-1,), eps).reshape(shape)
+    return _affine(found, weight, bias)
+
+
+def instance_norm(
+    _: Propagation,
+    input: Tensor,  # noqa: A002  torch's name
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    *__: Any,
+) -> Tensor:
+    """Standardised over space, or by the running statistics."""
+    if use_input_stats or running_mean is None or running_var is None:
+        return _affine(_standardise(input, tuple(range(2, input.dim())), eps), weight, bias)
+    return F.batch_norm(input, running_mean, running_var, weight, bias, False, 0.0, eps)
+
+
+def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    shape = (1, -1, *[1] * (x.dim() - 2))
+    x = x if weight is None else x * weight.reshape(shape)
+    return x if bias is None else x + bias.reshape(shape)
+
+
+def rms_norm(
+    _: Propagation,
+    input: Tensor,  # noqa: A002  torch's name
+    normalized_shape: Any,
+    weight: Tensor | None = None,
+    eps: float | None = None,
+) -> Tensor:
+    """x / sqrt(mean x^2 + eps) * weight over the last axes."""
+    axes = tuple(range(-len(tuple(normalized_shape)), 0))
+    eps = torch.finfo(input.dtype).eps if eps is None else eps
+    found = input * torch.rsqrt(torch.square(input).mean(axes, keepdim=True) + eps)
+    return found if weight is None else found * weight
+
+
+def maximum(_: Propagation, a: Tensor, b: Tensor) -> Tensor:
+    """a + relu(b - a)."""
+    return a + torch.relu(b - a)
+
+
+def minimum(_: Propagation, a: Tensor, b: Tensor) -> Tensor:
+    """a - relu(a - b)."""
+    return a - torch.relu(a - b)
+
+
+def scaled_dot_product_attention(
+    _: Propagation,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """softmax(q k^T * scale + mask) v."""
+    if enable_gqa:
+        repeat = query.shape[-3] // key.shape[-3]
+        key, value = key.repeat_interleave(repeat, -3), value.repeat_interleave(repeat, -3)
+    factor = query.shape[-1] ** -0.5 if scale is None else scale
+    scores = torch.matmul(query * factor, key.transpose(-2, -1))
+    if is_causal:
+        size = scores.shape[-2:]
+        attn_mask = torch.ones(size, dtype=torch.bool, device=scores.device).tril()
+    if attn_mask is not None:
+        if attn_mask.dtype == torch.bool:
+            scores = scores.masked_fill(~attn_mask, torch.finfo(scores.dtype).min / 4)
+        else:
+            scores = scores + attn_mask.clamp_min(torch.finfo(scores.dtype).min / 4)
+    return torch.matmul(F.softmax(scores, -1), value)
+
+
+def multi_head_attention_forward(
+    _: Propagation,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    embed_dim_to_check: int,
+    num_heads: int,
+    in_proj_weight: Tensor | None,
+    in_proj_bias: Tensor | None,
+    bias_k: Tensor | None,
+    bias_v: Tensor | None,
+    add_zero_attn: bool,
+    dropout_p: float,
+    out_proj_weight: Tensor,
+    out_proj_bias: Tensor | None,
+    training: bool = True,
+    key_padding_mask: Tensor | None = None,
+    need_weights: bool = True,
+    attn_mask: Tensor | None = None,
+    use_separate_proj_weight: bool = False,
+    q_proj_weight: Tensor | None = None,
+    k_proj_weight: Tensor | None = None,
+    v_proj_weight: Tensor | None = None,
+    static_k: Tensor | None = None,
+    static_v: Tensor | None = None,
+    average_attn_weights: bool = True,
+    is_causal: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """Projections, attention by heads, projection; inputs (L, B, E) or (L, E)."""
+    if bias_k is not None or add_zero_attn or static_k is not None or static_v is not None:
+        raise Unsupported("multi-head attention with bias_k, add_zero_attn or static keys has no rule")
+    single = query.dim() == 2
+    if single:
+        query, key, value = (t.unsqueeze(1) for t in (query, key, value))
+    if use_separate_proj_weight:
+        weights = (q_proj_weight, k_proj_weight, v_proj_weight)
+    else:
+        assert in_proj_weight is not None
+        weights = in_proj_weight.chunk(3)
+    biases = (None,) * 3 if in_proj_bias is None else in_proj_bias.chunk(3)
+    parts = [
+        F.linear(given, weight, bias)
+        for given, weight, bias in zip((query, key, value), weights, biases, strict=True)
+        if weight is not None
+    ]
+    length, batch, _width = query.shape
+    q, k, v = (
+        part.reshape(part.shape[0], batch, num_heads, -1).permute(1, 2, 0, 3) for part in parts
+    )
+    mask = _attention_mask(attn_mask, key_padding_mask, batch, num_heads, q.dtype)
+    scores = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-2, -1))
+    if mask is not None:
+        scores = scores + mask
+    weights_ = F.softmax(scores, -1)
+    mixed = torch.matmul(weights_, v).permute(2, 0, 1, 3).reshape(length, batch, -1)
+    result = F.linear(mixed, out_proj_weight, out_proj_bias)
+    if single:
+        result = result.squeeze(1)
+    if not need_weights:
+        return result, None
+    shown = weights_.mean(1) if average_attn_weights else weights_
+    return result, shown.squeeze(0) if single else shown
+
+
+def _attention_mask(
+    attn_mask: Tensor | None, padding: Tensor | None, batch: int, heads: int, dtype: torch.dtype
+) -> Tensor | None:
+    """Both masks as one to be added, (B or 1, heads or 1, L, S)."""
+    low = torch.finfo(dtype).min / 4
+    total: Tensor | None = None
+    if attn_mask is not None:
+        total = _additive(attn_mask, dtype, low)
+        total = total if total.dim() == 2 else total.reshape(batch, heads, *total.shape[1:])
+    if padding is not None:
+        extra = _additive(padding, dtype, low).reshape(batch, 1, 1, -1)
+        total = extra if total is None else total + extra
+    return total
+
+
+def _additive(mask: Tensor, dtype: torch.dtype, low: float) -> Tensor:
+    if mask.dtype == torch.bool:
+        return torch.zeros_like(mask, dtype=dtype).masked_fill(mask, low)
+    return mask.to(dtype).clamp_min(low)
+
+
+DECOMPOSITIONS: dict[str, Callable[..., Any]] = {
+    "softmax": softmax,
+    "log_softmax": log_softmax,
+    "logsumexp": logsumexp,
+    "div": divide,
+    "rdiv": divide_swapped,
+    "addmm": addmm,
+    "baddbmm": addmm,
+    "layer_norm": layer_norm,
+    "group_norm": group_norm,
+    "instance_norm": instance_norm,
+    "rms_norm": rms_norm,
+    "maximum": maximum,
+    "minimum": minimum,
+    "scaled_dot_product_attention": scaled_dot_product_attention,
+    "multi_head_attention_forward": multi_head_attention_forward,
+}

@@ -1,0 +1,250 @@
+"""Interception of operations: each call of the forward pass meets the rule of its operation.
+
+A `TorchFunctionMode` sees modules, functions, methods, operators and in-place calls alike. Tensors
+that descend from the explained leaf are *tracked*. A call on none of them runs as it is; one on some
+goes to the method's table, and what is in no table is an error that names the operation and the line
+that called it. Rules that compare with a baseline need the same tensor at the baseline: with
+`shadows` each tracked tensor has one, computed beside it by the same calls.
+
+In-place calls run out of place; later uses of the overwritten tensor meet the new one. Composite
+calls (softmax, layer norm, attention, recurrent layers) run as the elementary calls of their
+decomposition, under the same mode.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_map, tree_unflatten
+
+from whyglass.errors import Unsupported
+from whyglass.propagation.decompositions import DECOMPOSITIONS
+from whyglass.propagation.operations import (
+    ADDITIVE,
+    BILINEAR,
+    ELEMENTWISE,
+    LINEAR,
+    QUESTIONS,
+    STRUCTURAL,
+    in_place,
+    name_of,
+)
+
+Policy = Literal["error", "gradient"]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One operation on tracked tensors: what a rule is given.
+
+    `function` is out of place; `leaves` are its arguments, flat, and `baseline_leaves` what they are at
+    the baseline; `operands` are the places of the tracked ones.
+    """
+
+    op: str
+    function: Callable[..., Any]
+    leaves: tuple[Any, ...]
+    operands: tuple[int, ...]
+    form: TreeSpec
+    baseline_leaves: tuple[Any, ...] = ()
+
+    def run(self, replaced: Mapping[int, Tensor] | None = None) -> Any:
+        """The operation, with other operands in some places if given."""
+        return self._call(self.leaves, replaced or {})
+
+    def run_at_baseline(self) -> Any:
+        """The operation at the baseline."""
+        with torch.no_grad():
+            return self._call(self.baseline_leaves, {})
+
+    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Positional and keyword arguments."""
+        return tree_unflatten(list(self.leaves), self.form)
+
+    def _call(self, leaves: tuple[Any, ...], replaced: Mapping[int, Tensor]) -> Any:
+        given = [replaced.get(place, leaf) for place, leaf in enumerate(leaves)]
+        args, kwargs = tree_unflatten(given, self.form)
+        return self.function(*args, **kwargs)
+
+
+Rule = Callable[[Call], Any]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A method's rules: by operation, or by kind of operation. None is the plain gradient."""
+
+    elementwise: Rule | None
+    bilinear: Rule | None
+    by_name: Mapping[str, Rule] = field(default_factory=dict[str, Rule])
+    decompose: bool = True
+
+    def rule(self, call: Call) -> Rule | None:
+        """The rule a call meets; KeyError if the table has none."""
+        one = len(call.operands) == 1
+        if call.op in self.by_name:
+            return self.by_name[call.op]
+        if call.op in STRUCTURAL or call.op in ADDITIVE:
+            return None
+        if call.op in LINEAR | BILINEAR and len(call.operands) < 3:
+            return None if one else self.bilinear
+        if call.op in ELEMENTWISE and one:
+            return self.elementwise
+        raise KeyError(call.op)
+
+
+class Propagation(TorchFunctionMode):
+    """One forward pass under a table. Enter it, `track` the leaf, run the model."""
+
+    def __init__(self, table: Table, shadows: bool, unsupported: Policy = "error") -> None:
+        super().__init__()
+        self._table, self._shadows, self._unsupported = table, shadows, unsupported
+        self._tracked: dict[int, tuple[Tensor, Tensor | None]] = {}
+        self._replaced: dict[int, tuple[Tensor, Tensor]] = {}
+        self.accepted: dict[str, int] = {}
+
+    def track(self, tensor: Tensor, at_baseline: Tensor | None) -> None:
+        """From here on follow this tensor, which is the other one at the baseline."""
+        self._tracked[id(tensor)] = (tensor, at_baseline)
+
+    def at_baseline(self, value: Any) -> Any:
+        """A tensor, or a structure of them, at the baseline; untracked ones are the same there."""
+        return tree_map(self._one_at_baseline, value)
+
+    def _one_at_baseline(self, value: Any) -> Any:
+        known = self._tracked.get(id(value))
+        return value if known is None or known[1] is None else known[1]
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if self._replaced:
+            args, kwargs = tree_map(self._current, args), tree_map(self._current, kwargs)
+        leaves = tree_flatten((args, kwargs))[0]
+        tracked = [leaf for leaf in leaves if id(leaf) in self._tracked]
+        if not tracked:
+            return func(*args, **kwargs)
+        return self._dispatch(func, tuple(args), dict(kwargs), tracked)
+
+    def _current(self, value: Any) -> Any:
+        known = self._replaced.get(id(value))
+        return value if known is None else known[1]
+
+    def _dispatch(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tracked: list[Any]
+    ) -> Any:
+        op = name_of(func)
+        written = in_place(func) or bool(kwargs.pop("inplace", False))
+        # The mode's own composites take the flag by position; none of those is a rule's business.
+        function = _out_of_place(func) if in_place(func) else func
+        if op in QUESTIONS:
+            return self._ask(function, args, kwargs)
+        self._same_route(op, tracked)
+        if op == "setitem":
+            return self._set_item(args)
+        if self._table.decompose and op in DECOMPOSITIONS:
+            with self:
+                result = DECOMPOSITIONS[op](self, *args, **kwargs)
+        else:
+            result = self._apply(op, function, args, kwargs)
+        if written and isinstance(args[0], Tensor):
+            if args[0]._is_view() and args[0].data_ptr() != result.data_ptr():
+                self._refuse(op, "writes into a view of another tensor")
+            self._replaced[id(args[0])] = (args[0], result)
+        return result
+
+    def _apply(self, op: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        leaves, form = tree_flatten((args, kwargs))
+        operands = tuple(
+            place
+            for place, leaf in enumerate(leaves)
+            if id(leaf) in self._tracked and leaf.is_floating_point()
+        )
+        beside = tuple(map(self._one_at_baseline, leaves)) if self._shadows else ()
+        call = Call(op, function, tuple(leaves), operands, form, beside)
+        try:
+            rule = self._table.rule(call)
+        except KeyError:
+            if self._unsupported == "error":
+                self._refuse(op, "has no rule, so")
+            self.accepted[op] = self.accepted.get(op, 0) + 1
+            rule = None
+        result = call.run() if rule is None else rule(call)
+        self._follow(result, call.run_at_baseline() if self._shadows else None)
+        return result
+
+    def _follow(self, result: Any, at_baseline: Any) -> None:
+        made = tree_flatten(result)[0]
+        beside = tree_flatten(at_baseline)[0] if self._shadows else [None] * len(made)
+        for tensor, shadow in zip(made, beside, strict=True):
+            if isinstance(tensor, Tensor):
+                self.track(tensor, shadow)
+
+    def _ask(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        result = function(*args, **kwargs)
+        if self._shadows and isinstance(result, Tensor) and not result.requires_grad:
+            with torch.no_grad():
+                beside = function(*self.at_baseline(args), **self.at_baseline(kwargs))
+            if not torch.equal(result, beside):
+                self.track(result, beside)
+        return result
+
+    def _same_route(self, op: str, tracked: list[Any]) -> None:
+        """Masks and indices that come from the input must be the same at the baseline."""
+        for tensor in tracked:
+            if not tensor.is_floating_point() and self._shadows:
+                self._refuse(op, "takes a mask or index that is another one at the baseline, so")
+
+    def _set_item(self, args: tuple[Any, ...]) -> None:
+        target, index, value = args
+        if not isinstance(value, Tensor):
+            value = torch.as_tensor(value, dtype=target.dtype, device=target.device)
+        key = index if isinstance(index, tuple) else (index,)
+        made = _written(target, key, value)
+        beside = None
+        if self._shadows:
+            with torch.no_grad():
+                beside = _written(self._one_at_baseline(target), key, self._one_at_baseline(value))
+        self.track(made, beside)
+        self._replaced[id(target)] = (target, made)
+
+    def _refuse(self, op: str, why: str) -> None:
+        raise Unsupported(
+            f"operation {op!r} {why} this method cannot pass through it; called at {_caller()}. Ways "
+            'out: unsupported="gradient" takes the plain gradient there and records it, at= starts '
+            "behind it, or another method (integrated gradients needs no rules)"
+        )
+
+
+def _written(target: Tensor, key: tuple[Any, ...], value: Tensor) -> Tensor:
+    made = target.clone()
+    made[key] = value
+    return made
+
+
+def _out_of_place(func: Any) -> Any:
+    name = func.__name__
+    name = {"__iadd__": "add", "__isub__": "sub", "__imul__": "mul", "__itruediv__": "div",
+            "__idiv__": "div", "__ipow__": "pow"}.get(name, name.rstrip("_"))
+    for home in (torch.Tensor, torch, torch.nn.functional):
+        if hasattr(home, name):
+            return getattr(home, name)
+    raise Unsupported(f"the in-place operation {func.__name__} has no counterpart out of place")
+
+
+def _caller() -> str:
+    """File and line of the first frame outside torch and this library."""
+    frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  inspect.stack is slow
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if "/torch/" not in file and "/whyglass/" not in file:
+            return f"{file}:{frame.f_lineno}"
+        frame = frame.f_back
+    return "unknown"
