@@ -134,8 +134,13 @@ def captum(case: Case, name: str, size: int) -> dict[str, Call]:
 
         def smooth(at_once: int | None) -> Tensor:
             return tunnel.attribute(
-                inputs, nt_type="smoothgrad", nt_samples=SAMPLES, stdevs=spread, target=target,
-                nt_samples_batch_size=at_once, abs=False,
+                inputs,
+                nt_type="smoothgrad",
+                nt_samples=SAMPLES,
+                stdevs=spread,
+                target=target,
+                nt_samples_batch_size=at_once,
+                abs=False,
             )
 
         at_once = max(1, min(SAMPLES, size // len(inputs)))
@@ -148,7 +153,11 @@ def captum(case: Case, name: str, size: int) -> dict[str, Call]:
 
         def integrate(at_once: int | None) -> Tensor:
             return path.attribute(
-                inputs, case.baseline, target, n_steps=STEPS, internal_batch_size=at_once,
+                inputs,
+                case.baseline,
+                target,
+                n_steps=STEPS,
+                internal_batch_size=at_once,
                 method="riemann_middle",
             )
 

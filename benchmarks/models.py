@@ -70,8 +70,13 @@ class Transformer(nn.Module):
 def photo_case() -> Case:
     """Lite0 on one photo, of a cat."""
     model = lite0()
-    return _case("EfficientNet-Lite0, 1 photo", model, photo(Image.fromarray(data.cat())), BLACK,
-                 model._avg_pooling)
+    return _case(
+        "EfficientNet-Lite0, 1 photo",
+        model,
+        photo(Image.fromarray(data.cat())),
+        BLACK,
+        model._avg_pooling,
+    )
 
 
 def sequence_case() -> Case:

@@ -64,14 +64,13 @@ def not_flat(values: Sequence[Tensor], many: bool, meaning: str = FLAT) -> Check
         value.abs().reshape(len(value), -1, value.shape[-1] if many else 1).sum(1)
         for value in values
     ]
-    zero = (sum(sizes[1:], sizes[0]) == 0).any(1)
-    count = int(zero.sum())
-    share = count / len(zero)
-    rows = tuple(zero.double().tolist()) if count else (0.0,) * len(zero)
-    text = "every row has a value that is not zero"
-    if count:
-        text = f"{count} of {len(zero)} rows are zero everywhere: {meaning}"
-    return Check("not flat", share, 0.0, "warn" if share else "pass", text, rows)
+    size = sum(sizes[1:], sizes[0])
+    if size.all():
+        text = "every row has a value that is not zero"
+        return Check("not flat", 0.0, 0.0, "pass", text, (0.0,) * len(size))
+    rows = tuple((size == 0).any(1).double().tolist())
+    text = f"{sum(map(int, rows))} of {len(rows)} rows are zero everywhere: {meaning}"
+    return Check("not flat", sum(rows) / len(rows), 0.0, "warn", text, rows)
 
 
 def worst_target(figures: Tensor) -> tuple[float, ...]:

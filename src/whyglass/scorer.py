@@ -12,16 +12,17 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from whyglass import guards
 from whyglass.batching import Batches, out_of_memory
 from whyglass.inputs import Inputs, Leaves, Structure, concatenate, explained, unpack
 from whyglass.submodule import Probe, Submodule
-from whyglass.target import ResolvedTarget, Target
+from whyglass.target import ResolvedTarget, Rows, Target
 
 Points = Callable[[slice], Leaves]
 
@@ -38,6 +39,22 @@ class Evaluated(NamedTuple):
     gradients: Leaves
 
 
+class Interception(Protocol):
+    """What stands around one forward pass and changes how scores are differentiated."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *error: object) -> bool | None: ...
+
+    def begin(self, leaves: Leaves) -> None:
+        """Called with the leaves before anything uses them."""
+        ...
+
+    def end(self, scores: Tensor) -> None:
+        """Called with the scores, still within."""
+        ...
+
+
 @dataclass
 class Cost:
     """Rows put through the model forwards, and backwards."""
@@ -50,7 +67,8 @@ class Scorer:
     """Evaluates `target` of `model` around `inputs`.
 
     `rows` is the batch size, `inputs` its leaves; `points` the explained leaves at the inputs, known
-    once `at_inputs` ran; `cost` what was spent.
+    once `at_inputs` ran; `cost` what was spent. `interception` makes, for a piece of the evaluations
+    and its rows, what stands around their forward pass.
     """
 
     def __init__(
@@ -76,6 +94,7 @@ class Scorer:
         self.points: Leaves = self.inputs
         self.batches = Batches(model, self.inputs, at, batch_size)
         self.cost = Cost()
+        self.interception: Callable[[slice, Rows], Interception] | None = None
 
     @property
     def many(self) -> bool:
@@ -84,8 +103,7 @@ class Scorer:
 
     def at_inputs(self, gradient: bool) -> Evaluated:
         """The score at the inputs, and its gradient if asked. Comes first: it settles the target."""
-        every = torch.arange(self.rows)
-        parts = list(self._run(None, every, gradient))
+        parts = list(self._run(None, None, gradient))
         whole = Evaluated(
             slice(0, self.rows),
             torch.cat([part.scores for part in parts]),
@@ -137,7 +155,7 @@ class Scorer:
         parts: list[Leaves] = []
         while start < count:
             piece = slice(start, start + self.batches.size(count - start))
-            with torch.no_grad(), self.probe.leaf(None, False) as seen:
+            with torch.no_grad(), self.probe.leaf(None, False, None) as seen:
                 self.input_structure.call(self.model, [leaf[piece].clone() for leaf in inputs])
             self.cost.evaluations += piece.stop - start
             parts.append(seen.leaves(None))
@@ -145,17 +163,19 @@ class Scorer:
         return concatenate(parts)
 
     def _run(
-        self, points: Points | None, rows: Tensor, gradient: bool, unit: int = 1
+        self, points: Points | None, rows: Tensor | None, gradient: bool, unit: int = 1
     ) -> Iterator[Evaluated]:
-        start = 0
-        while start < len(rows):
-            left = len(rows) - start
+        """Evaluate points of these rows, or without any the inputs, every row in its order."""
+        count, start = self.rows if rows is None else len(rows), 0
+        while start < count:
+            left = count - start
             size = self.batches.size(left, gradient, unit)
             piece = slice(start, start + size)
             try:
                 with self.batches.weighed(size, left, gradient):
                     point = None if points is None else points(piece)
-                    result = self._evaluate(point, piece, rows[piece], gradient)
+                    mine = piece if rows is None else rows[piece]
+                    result = self._evaluate(point, piece, mine, gradient)
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
@@ -167,7 +187,7 @@ class Scorer:
             yield result
 
     def _evaluate(
-        self, point: Leaves | None, piece: slice, rows: Tensor, gradient: bool
+        self, point: Leaves | None, piece: slice, rows: Rows, gradient: bool
     ) -> Evaluated:
         first = point is None
         repeatable = (
@@ -186,30 +206,54 @@ class Scorer:
         return Evaluated(piece, scores.detach(), tuple(leaf.detach() for leaf in leaves), slopes)
 
     def _score(
-        self, point: Leaves | None, piece: slice, rows: Tensor, gradient: bool, bind: bool
+        self, point: Leaves | None, piece: slice, rows: Rows, gradient: bool, bind: bool
     ) -> tuple[Tensor, Leaves]:
+        if self.interception is None or not gradient:
+            return self._pass(point, piece, rows, gradient, bind, None)
+        with self.interception(piece, rows) as around:
+            return self._pass(point, piece, rows, gradient, bind, around)
+
+    def _pass(
+        self,
+        point: Leaves | None,
+        piece: slice,
+        rows: Rows,
+        gradient: bool,
+        bind: bool,
+        around: Interception | None,
+    ) -> tuple[Tensor, Leaves]:
+        begin = None if around is None else around.begin
         if self.probe is None:
             given = tuple(leaf[piece] for leaf in self.inputs) if point is None else point
             leaves = tuple(
                 leaf.detach().requires_grad_() if gradient and explained(leaf) else leaf.detach()
                 for leaf in given
             )
+            if begin is not None:
+                begin(leaves)
             # The model gets copies: an in-place first layer must not touch leaf or input.
             result = self.input_structure.call(self.model, [leaf.clone() for leaf in leaves])
-            return self._target_of(result, rows, gradient, bind), leaves
-        upstream = [leaf[piece if point is None else rows].detach() for leaf in self.inputs]
-        if gradient and self.probe.within_graph:
-            upstream = [u.requires_grad_() if explained(u) else u for u in upstream]
-        with self.probe.leaf(None if point is None else point[0], gradient) as seen:
-            result = self.input_structure.call(self.model, [leaf.clone() for leaf in upstream])
-        scores = self._target_of(result, rows, gradient, bind)
-        return scores, seen.leaves(scores)
+            scores = self._target_of(result, piece, rows, gradient, bind)
+        else:
+            upstream = [leaf[rows].detach() for leaf in self.inputs]
+            if gradient and self.probe.within_graph:
+                upstream = [u.requires_grad_() if explained(u) else u for u in upstream]
+            with self.probe.leaf(None if point is None else point[0], gradient, begin) as seen:
+                result = self.input_structure.call(self.model, [leaf.clone() for leaf in upstream])
+            scores = self._target_of(result, piece, rows, gradient, bind)
+            leaves = seen.leaves(scores)
+        if around is not None:
+            around.end(scores)
+        return scores, leaves
 
-    def _target_of(self, result: Any, rows: Tensor, gradient: bool, bind: bool) -> Tensor:
+    def _target_of(
+        self, result: Any, piece: slice, rows: Rows, gradient: bool, bind: bool
+    ) -> Tensor:
         output = guards.select(result, self.output)
-        guards.output_fits(output, len(rows), gradient)
+        guards.output_fits(output, piece.stop - piece.start, gradient)
         if bind:
-            self.target.bind(output, rows)
+            with torch._C.DisableTorchFunction():  # looking at the output is no part of the score
+                self.target.bind(output, rows)
         return self.target.scores(output, rows)
 
     def _slopes(self, scores: Tensor, leaves: Leaves) -> Leaves:

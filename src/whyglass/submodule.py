@@ -19,6 +19,9 @@ from whyglass.errors import BadInput, Unsupported
 from whyglass.inputs import Leaves
 
 
+Begin = Callable[[Leaves], None]
+
+
 class Probe(Protocol):
     """Something inside the network that a scorer explains instead of the input.
 
@@ -28,8 +31,13 @@ class Probe(Protocol):
     name: str
     within_graph: bool
 
-    def leaf(self, point: Tensor | None, gradient: bool) -> AbstractContextManager[Found]:
-        """Within, watch one forward pass, putting `point` in place if it is given."""
+    def leaf(
+        self, point: Tensor | None, gradient: bool, begin: Begin | None
+    ) -> AbstractContextManager[Found]:
+        """Within, watch one forward pass, putting `point` in place if it is given.
+
+        `begin` is told of the leaf before anything uses it.
+        """
         ...
 
 
@@ -69,7 +77,9 @@ class Submodule:
             self.name, self.module = found[0], at
 
     @contextmanager
-    def leaf(self, point: Tensor | None, gradient: bool) -> Generator[Seen]:
+    def leaf(
+        self, point: Tensor | None, gradient: bool, begin: Begin | None
+    ) -> Generator[Seen]:
         """Within, the module's output is `point`, or itself cut from the graph, as a new leaf."""
         seen = Seen(self.name)
         thread = threading.get_ident()
@@ -82,6 +92,8 @@ class Submodule:
             if gradient:
                 leaf.requires_grad_()
             seen.add(leaf)
+            if begin is not None:
+                begin((leaf,))
             # The network gets a copy, so that an in-place activation after the layer is harmless.
             return _with_first_tensor(result, leaf.clone())
 

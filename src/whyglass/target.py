@@ -64,6 +64,8 @@ class Several:
 
 Single: TypeAlias = "Index | Probability | LogOdds | Contrast | Callable[[Tensor], Tensor]"
 Target: TypeAlias = "Single | Several"
+# Which rows of the batch an output belongs to: one index each, or a run of them.
+Rows: TypeAlias = Tensor | slice
 
 
 @dataclass(frozen=True)
@@ -91,12 +93,12 @@ class ResolvedTarget:
         singles = target.targets if isinstance(target, Several) else (target,)
         self.terms = [_Term(single, rows, class_names) for single in singles]
 
-    def bind(self, output: Tensor, rows: Tensor) -> None:
+    def bind(self, output: Tensor, rows: Rows) -> None:
         """Check the target against the output of these rows; choose the predicted classes."""
         for term in self.terms:
             term.bind(output.detach(), rows)
 
-    def scores(self, output: Tensor, rows: Tensor) -> Tensor:
+    def scores(self, output: Tensor, rows: Rows) -> Tensor:
         """(n,) scores of the n rows, or (n, K) for K targets; float32 at least."""
         output = output if output.dtype == torch.float64 else output.float()
         parts = [term.scores(output, rows) for term in self.terms]
@@ -184,7 +186,7 @@ class _Term:
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
         raise BadInput(f"target {name!r} is not among the {len(names)} class names{hint}")
 
-    def bind(self, output: Tensor, rows: Tensor) -> None:
+    def bind(self, output: Tensor, rows: Rows) -> None:
         if self.custom is not None:
             return
         self._refuse_probabilities(output)
@@ -232,17 +234,17 @@ class _Term:
                 "softmax twice: explain it with the class alone, or let the model return logits"
             )
 
-    def _pick(self, output: Tensor, index: Tensor | None, rows: Tensor) -> Tensor:
+    def _pick(self, output: Tensor, index: Tensor | None, rows: Rows) -> Tensor:
         if index is None:
             if output.dim() == 1:
                 return output
             raise BadInput(f"target is missing for an output of shape {tuple(output.shape)}")
-        chosen = index[rows].to(output.device).reshape(len(rows), -1)
+        chosen = index[rows].to(output.device).reshape(len(output), -1)
         if output.dim() == 2:
             return output.gather(1, chosen).squeeze(1)
-        return output[(torch.arange(len(rows), device=output.device), *chosen.unbind(1))]
+        return output[(torch.arange(len(output), device=output.device), *chosen.unbind(1))]
 
-    def scores(self, output: Tensor, rows: Tensor) -> Tensor:
+    def scores(self, output: Tensor, rows: Rows) -> Tensor:
         if self.custom is not None:
             score = self.custom(output)
             if not isinstance(score, Tensor) or score.shape != output.shape[:1]:  # pyright: ignore[reportUnnecessaryIsInstance]  users pass any callable
@@ -281,10 +283,10 @@ class _Term:
         return str(entry) if isinstance(entry, int) else ", ".join(map(str, entry))
 
 
-def _log_sum_exp_of_others(output: Tensor, index: Tensor | None, rows: Tensor) -> Tensor:
+def _log_sum_exp_of_others(output: Tensor, index: Tensor | None, rows: Rows) -> Tensor:
     """log sum_{c != t} exp z_c along the last axis."""
     assert index is not None
-    chosen = index[rows].to(output.device).reshape(len(rows), -1)
-    row = output[(torch.arange(len(rows), device=output.device), *chosen.unbind(1)[:-1])]
+    chosen = index[rows].to(output.device).reshape(len(output), -1)
+    row = output[(torch.arange(len(output), device=output.device), *chosen.unbind(1)[:-1])]
     hidden = torch.zeros_like(row, dtype=torch.bool).scatter_(1, chosen[:, -1:], True)
     return torch.logsumexp(row.masked_fill(hidden, -torch.inf), -1)

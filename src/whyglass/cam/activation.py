@@ -21,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from whyglass.errors import BadInput, Unsupported
 from whyglass.inputs import Leaves
+from whyglass.submodule import Begin
 
 RESHAPING = frozenset(
     "view reshape flatten unflatten permute transpose swapaxes movedim squeeze unsqueeze contiguous "
@@ -58,7 +59,9 @@ class LastActivation:
         self._watch = _Watch({})
 
     @contextmanager
-    def leaf(self, point: Tensor | None, gradient: bool) -> Generator[_Watch]:
+    def leaf(
+        self, point: Tensor | None, gradient: bool, begin: Begin | None
+    ) -> Generator[_Watch]:
         """Watch one forward pass."""
         self._watch = _Watch(self._names)
         with self._watch:

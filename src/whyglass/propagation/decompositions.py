@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from whyglass.errors import Unsupported
+from whyglass.propagation.recurrent import RECURRENT
 
 if TYPE_CHECKING:
     from whyglass.propagation.engine import Propagation
@@ -275,4 +276,5 @@ DECOMPOSITIONS: dict[str, Callable[..., Any]] = {
     "minimum": minimum,
     "scaled_dot_product_attention": scaled_dot_product_attention,
     "multi_head_attention_forward": multi_head_attention_forward,
+    **RECURRENT,
 }

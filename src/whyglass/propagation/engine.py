@@ -107,6 +107,7 @@ class Propagation(TorchFunctionMode):
         self._table, self._shadows, self._unsupported = table, shadows, unsupported
         self._tracked: dict[int, tuple[Tensor, Tensor | None]] = {}
         self._replaced: dict[int, tuple[Tensor, Tensor]] = {}
+        self._stale: set[int] = set()
         self.accepted: dict[str, int] = {}
 
     def track(self, tensor: Tensor, at_baseline: Tensor | None) -> None:
@@ -154,11 +155,14 @@ class Propagation(TorchFunctionMode):
                 result = DECOMPOSITIONS[op](self, *args, **kwargs)
         else:
             result = self._apply(op, function, args, kwargs)
-        if written and isinstance(args[0], Tensor):
-            if args[0]._is_view() and args[0].data_ptr() != result.data_ptr():
-                self._refuse(op, "writes into a view of another tensor")
-            self._replaced[id(args[0])] = (args[0], result)
+        if written:
+            self._overwrite(args[0], result)
         return result
+
+    def _overwrite(self, old: Tensor, new: Tensor) -> None:
+        """From here on `old` means `new`; other views of its memory are out of date."""
+        self._replaced[id(old)] = (old, new)
+        self._stale.add(old.untyped_storage().data_ptr())
 
     def _apply(self, op: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         leaves, form = tree_flatten((args, kwargs))
@@ -197,8 +201,10 @@ class Propagation(TorchFunctionMode):
         return result
 
     def _same_route(self, op: str, tracked: list[Any]) -> None:
-        """Masks and indices that come from the input must be the same at the baseline."""
+        """Masks and indices from the input must be the same at the baseline, and memory current."""
         for tensor in tracked:
+            if self._stale and tensor.untyped_storage().data_ptr() in self._stale:
+                self._refuse(op, "reads memory that an in-place call wrote through another view, so")
             if not tensor.is_floating_point() and self._shadows:
                 self._refuse(op, "takes a mask or index that is another one at the baseline, so")
 
@@ -213,7 +219,7 @@ class Propagation(TorchFunctionMode):
             with torch.no_grad():
                 beside = _written(self._one_at_baseline(target), key, self._one_at_baseline(value))
         self.track(made, beside)
-        self._replaced[id(target)] = (target, made)
+        self._overwrite(target, made)
 
     def _refuse(self, op: str, why: str) -> None:
         raise Unsupported(
@@ -221,6 +227,19 @@ class Propagation(TorchFunctionMode):
             'out: unsupported="gradient" takes the plain gradient there and records it, at= starts '
             "behind it, or another method (integrated gradients needs no rules)"
         )
+
+
+def visible(model: Callable[..., Any]) -> None:
+    """Refuse models whose operations no mode can see."""
+    if isinstance(model, torch.jit.ScriptModule | torch.jit.ScriptFunction):
+        kind = "TorchScript"
+    elif hasattr(model, "_orig_mod"):
+        kind = "compiled"
+    else:
+        return
+    raise Unsupported(
+        f"the operations of a {kind} model cannot be seen: pass the module it was made from"
+    )
 
 
 def _written(target: Tensor, key: tuple[Any, ...], value: Tensor) -> Tensor:

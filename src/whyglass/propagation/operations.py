@@ -59,7 +59,7 @@ QUESTIONS = _words(
     "element_size data_ptr get_device requires_grad grad_fn grad retain_grad storage_offset names "
     "gt lt ge le eq ne greater less greater_equal less_equal not_equal isnan isinf isfinite argmax argmin "
     "argsort zeros_like ones_like full_like empty_like rand_like randn_like new_zeros new_ones new_full "
-    "new_empty new_tensor is_inference is_same_size hash repr format bool all any"
+    "new_empty new_tensor register_hook is_inference is_same_size hash repr format bool all any"
 )
 
 _PREFIXES = ("r", "i")  # __radd__, __iadd__
