@@ -47,7 +47,7 @@ def reference(loaded: Loaded, file: Path, steps: int, cache: Path) -> Tensor:
         total += slope.sum(0, dtype=torch.float64)
     total *= way[0].double() / steps
     cache.mkdir(parents=True, exist_ok=True)
-    save_file({"map": total}, kept)
+    save_file({"map": total.contiguous()}, kept)
     return total
 
 

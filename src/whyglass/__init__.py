@@ -11,6 +11,7 @@ from whyglass.cam.score_cam import ScoreCAM
 from whyglass.catalogue import METHODS
 from whyglass.checks import Check
 from whyglass.coalition.occlusion import Occlusion
+from whyglass.combined.guided_grad_cam import GuidedGradCAM
 from whyglass.errors import BadInput, MissingExtra, Unsupported, WhyglassError
 from whyglass.explain import explain
 from whyglass.explanation import Explanation, Legend
@@ -23,6 +24,10 @@ from whyglass.gradient.smoothgrad import SmoothGrad
 from whyglass.gradient.smoothgrad_squared import SmoothGradSquared
 from whyglass.gradient.vargrad import VarGrad
 from whyglass.method import Method
+from whyglass.propagation.deconvolution import Deconvolution
+from whyglass.propagation.deep_shap import DeepSHAP
+from whyglass.propagation.deeplift import DeepLIFT
+from whyglass.propagation.guided_backprop import GuidedBackprop
 from whyglass.target import Contrast, LogOdds, Probability, Several
 
 __version__ = "0.1.0"
@@ -36,12 +41,17 @@ __all__ = [
     "Check",
     "Contrast",
     "CounterfactualGradCAM",
+    "Deconvolution",
+    "DeepLIFT",
+    "DeepSHAP",
     "EigenCAM",
     "ExpectedGradients",
     "Explanation",
     "GradCAM",
     "GradCAMPlusPlus",
     "GradientXInput",
+    "GuidedBackprop",
+    "GuidedGradCAM",
     "IntegratedGradients",
     "LayerCAM",
     "Legend",

@@ -23,8 +23,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from whyglass.errors import BadInput
 from whyglass.inputs import Leaves
 
-FIRST_ROWS = 32
-FIRST_BYTES = 2**22
+FIRST_ROWS = 16
+FIRST_BYTES = 2**21
 CPU_CACHE = 8 * 2**20
 CPU_FEW_ROWS = 16
 CPU_LARGEST_TENSOR = 20 * 2**20

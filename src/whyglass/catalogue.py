@@ -14,6 +14,7 @@ from whyglass.cam.grad_cam_plus_plus import GradCAMPlusPlus
 from whyglass.cam.layer_cam import LayerCAM
 from whyglass.cam.score_cam import ScoreCAM
 from whyglass.coalition.occlusion import Occlusion
+from whyglass.combined.guided_grad_cam import GuidedGradCAM
 from whyglass.errors import BadInput
 from whyglass.gradient.expected_gradients import ExpectedGradients
 from whyglass.gradient.gradient_x_input import GradientXInput
@@ -24,6 +25,10 @@ from whyglass.gradient.smoothgrad import SmoothGrad
 from whyglass.gradient.smoothgrad_squared import SmoothGradSquared
 from whyglass.gradient.vargrad import VarGrad
 from whyglass.method import Method
+from whyglass.propagation.deconvolution import Deconvolution
+from whyglass.propagation.deep_shap import DeepSHAP
+from whyglass.propagation.deeplift import DeepLIFT
+from whyglass.propagation.guided_backprop import GuidedBackprop
 
 METHODS: dict[str, type[Method]] = {
     method.name: method
@@ -43,6 +48,11 @@ METHODS: dict[str, type[Method]] = {
         LayerCAM,
         EigenCAM,
         ScoreCAM,
+        DeepLIFT,
+        DeepSHAP,
+        GuidedBackprop,
+        Deconvolution,
+        GuidedGradCAM,
         Occlusion,
     )
 }

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from whyglass import guards
 from whyglass.batching import Batches, out_of_memory
@@ -42,9 +41,9 @@ class Evaluated(NamedTuple):
 class Interception(Protocol):
     """What stands around one forward pass and changes how scores are differentiated."""
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Any: ...
 
-    def __exit__(self, *error: object) -> bool | None: ...
+    def __exit__(self, exc_type: Any, exc_val: Any, exc_tb: Any, /) -> Any: ...
 
     def begin(self, leaves: Leaves) -> None:
         """Called with the leaves before anything uses them."""
@@ -132,7 +131,8 @@ class Scorer:
         while start < count:
             piece = slice(start, start + self.batches.size(count - start))
             with torch.no_grad():
-                result = self.input_structure.call(self.model, [leaf[piece] for leaf in background])
+                given = [leaf[piece].clone() for leaf in background]
+                result = self.input_structure.call(self.model, given)
                 output = guards.select(result, self.output)
                 for one in output:
                     total = total + self.target.scores(one.expand(self.rows, *one.shape), every)
@@ -210,7 +210,8 @@ class Scorer:
     ) -> tuple[Tensor, Leaves]:
         if self.interception is None or not gradient:
             return self._pass(point, piece, rows, gradient, bind, None)
-        with self.interception(piece, rows) as around:
+        around = self.interception(piece, rows)
+        with around:
             return self._pass(point, piece, rows, gradient, bind, around)
 
     def _pass(
@@ -252,7 +253,8 @@ class Scorer:
         output = guards.select(result, self.output)
         guards.output_fits(output, piece.stop - piece.start, gradient)
         if bind:
-            with torch._C.DisableTorchFunction():  # looking at the output is no part of the score
+            # Looking at the output is no part of the score.
+            with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]  no other way
                 self.target.bind(output, rows)
         return self.target.scores(output, rows)
 

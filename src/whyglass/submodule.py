@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from whyglass.errors import BadInput, Unsupported
 from whyglass.inputs import Leaves
 
-
 Begin = Callable[[Leaves], None]
 
 
@@ -77,9 +76,7 @@ class Submodule:
             self.name, self.module = found[0], at
 
     @contextmanager
-    def leaf(
-        self, point: Tensor | None, gradient: bool, begin: Begin | None
-    ) -> Generator[Seen]:
+    def leaf(self, point: Tensor | None, gradient: bool, begin: Begin | None) -> Generator[Seen]:
         """Within, the module's output is `point`, or itself cut from the graph, as a new leaf."""
         seen = Seen(self.name)
         thread = threading.get_ident()

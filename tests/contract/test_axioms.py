@@ -42,7 +42,8 @@ def call(method: Method, model: Any, x: Tensor, **more: Any) -> Any:
 )
 def test_completeness(kind: type[Method], network: Network) -> None:
     """The check that travels along says the same as the sum done here, and it passes."""
-    method = kind(**({"steps": 400} if "steps" in fields(kind) else {"samples": 400}))
+    fine = {"steps": 400, "samples": 400}
+    method = kind(**{name: count for name, count in fine.items() if name in fields(kind)})
     found = method(network.make(), network.inputs(2), **arguments(kind, network))
     total = sum(leaf.flatten(1).sum(1) for leaf in leaves(found.values))
     assert isinstance(total, Tensor)

@@ -38,7 +38,7 @@ class TestEntry:
         assert kind.paper.venue
         assert 2010 <= kind.paper.year <= 2030
         assert kind.paper.url.startswith("https://")
-        assert kind.family in {"gradient", "cam", "coalition"}
+        assert kind.family in {"gradient", "cam", "coalition", "propagation", "combined"}
         assert kind.cost
         assert set(kind.needs) <= NEEDS
         assert kind.baseline_is in {"unused", "row", "background"}

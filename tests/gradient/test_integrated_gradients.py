@@ -239,7 +239,10 @@ def _fine(model: Callable[..., Any], x: Tensor, start: Tensor, target: int) -> T
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000), target=st.integers(0, 3), scale=st.sampled_from([1.0, 4.0]))
 def test_adaptive_against_a_fine_sum(seed: int, target: int, scale: float) -> None:
-    """The error of the map is no larger than a few times what the explanation says of it."""
+    """Any net, any row: close, and never far off what the explanation says of its error.
+
+    Two kinks can hide between neighbouring points, some once in a thousand rows.
+    """
     network = ZOO["mlp"]
     model, x, start = (
         network.make(seed),
@@ -250,11 +253,26 @@ def test_adaptive_against_a_fine_sum(seed: int, target: int, scale: float) -> No
     found = IntegratedGradients(steps=64, tol=1e-3)(model, x, target=target, baseline=start)
     error = (found.values - exact).norm(dim=1)
     said = found.std_error.norm(dim=1)
-    assert (error <= 4 * said + 1e-6 * exact.norm(dim=1)).all()
+    assert (error <= 10 * said + 1e-6 * exact.norm(dim=1)).all()
     assert (error <= 0.05 * exact.norm(dim=1) + 1e-3).all()
     more = IntegratedGradients(steps=1500, tol=1e-6)(model, x, target=target, baseline=start)
     # The fine sum itself is off by its step where the path crosses a kink.
     torch.testing.assert_close(more.values, exact, rtol=1e-3, atol=2e-3)
+
+
+def test_the_error_is_what_is_said_of_it() -> None:
+    """Over a hundred rows of fifty nets: half as large in the middle, seldom larger."""
+    network, ratios = ZOO["mlp"], []
+    for seed in range(50):
+        model, x, start = network.make(seed), network.inputs(2, seed), network.inputs(2, seed + 1)
+        target = seed % 4
+        exact = _fine(model, x, start, target)
+        found = IntegratedGradients(steps=64, tol=1e-3)(model, x, target=target, baseline=start)
+        error = (found.values - exact).norm(dim=1)
+        ratios.append(error / found.std_error.norm(dim=1))
+    ratio = torch.cat(ratios)
+    assert 0.25 < ratio.median() < 1
+    assert ratio.quantile(0.95) < 1.5
 
 
 class Rough(nn.Module):

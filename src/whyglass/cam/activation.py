@@ -59,9 +59,7 @@ class LastActivation:
         self._watch = _Watch({})
 
     @contextmanager
-    def leaf(
-        self, point: Tensor | None, gradient: bool, begin: Begin | None
-    ) -> Generator[_Watch]:
+    def leaf(self, point: Tensor | None, gradient: bool, begin: Begin | None) -> Generator[_Watch]:
         """Watch one forward pass."""
         self._watch = _Watch(self._names)
         with self._watch:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def _shift(engine: Propagation, x: Tensor, dim: int) -> Tensor:
     """A constant that keeps exp from overflowing, the same at input and baseline."""
-    with torch._C.DisableTorchFunction(), torch.no_grad():
+    with torch._C.DisableTorchFunction(), torch.no_grad():  # pyright: ignore[reportPrivateUsage]  no other way
         here = x.detach().amax(dim, keepdim=True)
         return torch.maximum(here, engine.at_baseline(x).detach().amax(dim, keepdim=True))
 
@@ -58,7 +58,9 @@ def divide_swapped(_: Propagation, b: Tensor, a: Any) -> Tensor:
     return a * torch.reciprocal(b)
 
 
-def addmm(_: Propagation, c: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+def addmm(
+    _: Propagation, c: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1
+) -> Tensor:
     """beta c + alpha a b."""
     return beta * c + alpha * torch.matmul(a, b)
 
@@ -205,7 +207,9 @@ def multi_head_attention_forward(
 ) -> tuple[Tensor, Tensor | None]:
     """Projections, attention by heads, projection; inputs (L, B, E) or (L, E)."""
     if bias_k is not None or add_zero_attn or static_k is not None or static_v is not None:
-        raise Unsupported("multi-head attention with bias_k, add_zero_attn or static keys has no rule")
+        raise Unsupported(
+            "multi-head attention with bias_k, add_zero_attn or static keys has no rule"
+        )
     single = query.dim() == 2
     if single:
         query, key, value = (t.unsqueeze(1) for t in (query, key, value))

@@ -62,8 +62,7 @@ class DeepLIFT(Method):
 
     >>> import torch, whyglass
     >>> model = lambda x: 1 - torch.relu(1 - x[:, 0])
-    >>> from whyglass.propagation.deeplift import DeepLIFT
-    >>> DeepLIFT()(model, torch.tensor([[2.0]])).values
+    >>> whyglass.DeepLIFT()(model, torch.tensor([[2.0]])).values
     tensor([[1.]])
     """
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from whyglass.propagation.engine import Call
+from whyglass.propagation.engine import Call, derivative
 
 # Below this share of its size a difference is rounding, and the slope there the derivative.
 SAME = {torch.float64: 1e-13, torch.float32: 1e-6}
@@ -47,15 +47,6 @@ def rescale(call: Call) -> Tensor:
     if bool(near.any()):
         slope = torch.where(near, derivative(call), slope)
     return _Scaled.apply(x, y, slope)
-
-
-def derivative(call: Call) -> Tensor:
-    """dy/dx of an elementwise operation."""
-    place = call.operands[0]
-    with torch.enable_grad():
-        x = call.leaves[place].detach().requires_grad_()
-        (slope,) = torch.autograd.grad(call.run({place: x}).sum(), x)
-    return slope
 
 
 def product(call: Call) -> Tensor:

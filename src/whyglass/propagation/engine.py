@@ -76,14 +76,27 @@ class Call:
 Rule = Callable[[Call], Any]
 
 
+def derivative(call: Call) -> Tensor:
+    """dy/dx of an elementwise operation."""
+    place = call.operands[0]
+    with torch.enable_grad():
+        x = call.leaves[place].detach().requires_grad_()
+        (slope,) = torch.autograd.grad(call.run({place: x}).sum(), x)
+    return slope
+
+
 @dataclass(frozen=True)
 class Table:
-    """A method's rules: by operation, or by kind of operation. None is the plain gradient."""
+    """A method's rules: by operation, or by kind of operation. None is the plain gradient.
+
+    A table that is total takes that for whatever it does not name, by definition of its method.
+    """
 
     elementwise: Rule | None
     bilinear: Rule | None
     by_name: Mapping[str, Rule] = field(default_factory=dict[str, Rule])
     decompose: bool = True
+    total: bool = False
 
     def rule(self, call: Call) -> Rule | None:
         """The rule a call meets; KeyError if the table has none."""
@@ -94,6 +107,8 @@ class Table:
             return None
         if call.op in LINEAR | BILINEAR and len(call.operands) < 3:
             return None if one else self.bilinear
+        if self.total:
+            return None
         if call.op in ELEMENTWISE and one:
             return self.elementwise
         raise KeyError(call.op)
@@ -108,6 +123,7 @@ class Propagation(TorchFunctionMode):
         self._tracked: dict[int, tuple[Tensor, Tensor | None]] = {}
         self._replaced: dict[int, tuple[Tensor, Tensor]] = {}
         self._stale: set[int] = set()
+        self.met: set[str] = set()
         self.accepted: dict[str, int] = {}
 
     def track(self, tensor: Tensor, at_baseline: Tensor | None) -> None:
@@ -125,18 +141,18 @@ class Propagation(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
+        given: tuple[tuple[Any, ...], dict[str, Any]] = (tuple(args), kwargs or {})
         if self._replaced:
-            args, kwargs = tree_map(self._current, args), tree_map(self._current, kwargs)
-        leaves = tree_flatten((args, kwargs))[0]
-        tracked = [leaf for leaf in leaves if id(leaf) in self._tracked]
+            given = tree_map(self._current, given)
+        tracked = [leaf for leaf in tree_flatten(given)[0] if id(leaf) in self._tracked]
         if not tracked:
-            return func(*args, **kwargs)
-        return self._dispatch(func, tuple(args), dict(kwargs), tracked)
+            return func(*given[0], **given[1])
+        return self._dispatch(func, given[0], dict(given[1]), tracked)
 
     def _current(self, value: Any) -> Any:
-        known = self._replaced.get(id(value))
-        return value if known is None else known[1]
+        while (known := self._replaced.get(id(value))) is not None:
+            value = known[1]
+        return value
 
     def _dispatch(
         self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tracked: list[Any]
@@ -180,6 +196,8 @@ class Propagation(TorchFunctionMode):
                 self._refuse(op, "has no rule, so")
             self.accepted[op] = self.accepted.get(op, 0) + 1
             rule = None
+        if rule is not None:
+            self.met.add(op)
         result = call.run() if rule is None else rule(call)
         self._follow(result, call.run_at_baseline() if self._shadows else None)
         return result
@@ -204,7 +222,9 @@ class Propagation(TorchFunctionMode):
         """Masks and indices from the input must be the same at the baseline, and memory current."""
         for tensor in tracked:
             if self._stale and tensor.untyped_storage().data_ptr() in self._stale:
-                self._refuse(op, "reads memory that an in-place call wrote through another view, so")
+                self._refuse(
+                    op, "reads memory that an in-place call wrote through another view, so"
+                )
             if not tensor.is_floating_point() and self._shadows:
                 self._refuse(op, "takes a mask or index that is another one at the baseline, so")
 
@@ -249,9 +269,15 @@ def _written(target: Tensor, key: tuple[Any, ...], value: Tensor) -> Tensor:
 
 
 def _out_of_place(func: Any) -> Any:
-    name = func.__name__
-    name = {"__iadd__": "add", "__isub__": "sub", "__imul__": "mul", "__itruediv__": "div",
-            "__idiv__": "div", "__ipow__": "pow"}.get(name, name.rstrip("_"))
+    spelled: str = func.__name__
+    name = {
+        "__iadd__": "add",
+        "__isub__": "sub",
+        "__imul__": "mul",
+        "__itruediv__": "div",
+        "__idiv__": "div",
+        "__ipow__": "pow",
+    }.get(spelled, spelled.rstrip("_"))
     for home in (torch.Tensor, torch, torch.nn.functional):
         if hasattr(home, name):
             return getattr(home, name)

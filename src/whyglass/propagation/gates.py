@@ -1,13 +1,20 @@
-"""Rules for nonlinearities that gate: guided backprop's and deconvolution's."""
+"""Rules for the nonlinearities that gate, and what guided backprop and deconvolution share."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from whyglass.propagation.engine import Call
+from whyglass.baseline import Baseline
+from whyglass.checks import not_flat
+from whyglass.inputs import Leaves, explained
+from whyglass.method import Attribution, Method
+from whyglass.propagation.engine import Call, Propagation, Rule, Table, derivative, visible
+from whyglass.propagation.operations import GATES
+from whyglass.scorer import Rows, Scorer
 
 
 class _Rectified(torch.autograd.Function):
@@ -15,11 +22,73 @@ class _Rectified(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, slope: Tensor | None) -> Tensor:
-        ctx.save_for_backward(slope)
+        ctx.slope = slope
         return y
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        (slope,) = ctx.saved_tensors
         positive = gradients[0].relu()
-        return positive if slope is None else positive * slope, None, None
+        return positive if ctx.slope is None else positive * ctx.slope, None, None
+
+
+def guided(call: Call) -> Tensor:
+    """m_x = f'(x) max(m_y, 0): for ReLU both the input and the gradient must be positive."""
+    return _rectified(call, derivative(call))
+
+
+def deconvolved(call: Call) -> Tensor:
+    """m_x = max(m_y, 0), whatever the input was."""
+    return _rectified(call, None)
+
+
+def _rectified(call: Call, slope: Tensor | None) -> Tensor:
+    place = call.operands[0]
+    x = call.leaves[place]
+    with torch.no_grad():
+        y = call.run({place: x.detach()})
+    return _Rectified.apply(x, y, slope)
+
+
+class _Pass(Propagation):
+    def begin(self, leaves: Leaves) -> None:
+        for leaf in leaves:
+            if explained(leaf):
+                self.track(leaf, None)
+
+    def end(self, scores: Tensor) -> None:
+        """Nothing is kept of the scores."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatedMethod(Method):
+    """Abstract: the gradient with another backward pass through every gating nonlinearity.
+
+    Gates are relu, relu6, hardtanh, leaky relu, prelu, elu, celu, selu, gelu, silu, mish, hardswish,
+    softplus and threshold, as modules, functions or methods, in place or not. Every other operation
+    passes its own gradient.
+    """
+
+    family: ClassVar[str] = "propagation"
+    cost: ClassVar[str] = "1 gradient"
+    gate: ClassVar[Rule]
+
+    def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
+        visible(scorer.model)
+        table = Table(
+            None, None, dict.fromkeys(GATES, type(self).gate), decompose=False, total=True
+        )
+        passes: list[_Pass] = []
+
+        def around(_piece: slice, _rows: Rows) -> _Pass:
+            passes.append(_Pass(table, shadows=False))
+            return passes[-1]
+
+        scorer.interception = around
+        here = scorer.at_inputs(gradient=True)
+        scorer.interception = None
+        met = sorted(set().union(*(made.met for made in passes)))
+        note = (
+            f"changed at {', '.join(met)}" if met else "no gate was met: this is the plain gradient"
+        )
+        checks = (not_flat(here.gradients, scorer.many),)
+        return Attribution(here.gradients, here.scores, checks=checks, notes=(note,))

@@ -21,7 +21,8 @@ def _lstm_cell(
     """c' = f c + i g, h' = o tanh c'."""
     h, c = state
     w, u, b, d = weights
-    assert w is not None and u is not None
+    assert w is not None
+    assert u is not None
     i, f, g, o = (F.linear(x, w, b) + F.linear(h, u, d)).chunk(4, -1)
     c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
     return torch.sigmoid(o) * torch.tanh(c), c
@@ -33,7 +34,8 @@ def _gru_cell(
     """h' = n + z (h - n), n = tanh(W x + r U h)."""
     (h,) = state
     w, u, b, d = weights
-    assert w is not None and u is not None
+    assert w is not None
+    assert u is not None
     xr, xz, xn = F.linear(x, w, b).chunk(3, -1)
     hr, hz, hn = F.linear(h, u, d).chunk(3, -1)
     n = torch.tanh(xn + torch.sigmoid(xr + hr) * hn)
@@ -46,7 +48,8 @@ def _plain_cell(squash: Callable[[Tensor], Tensor]) -> Cell:
     ) -> tuple[Tensor, ...]:
         (h,) = state
         w, u, b, d = weights
-        assert w is not None and u is not None
+        assert w is not None
+        assert u is not None
         return (squash(F.linear(x, w, b) + F.linear(h, u, d)),)
 
     return cell
@@ -87,7 +90,9 @@ def _unrolled(cell: Cell, states: int) -> Callable[..., tuple[Tensor, ...]]:
                     outputs.append(state[0])
                 found.append(outputs[::-1] if way else outputs)
                 last.append(state)
-            steps = [torch.cat(pair, -1) if ways > 1 else pair[0] for pair in zip(*found, strict=True)]
+            steps = [
+                torch.cat(pair, -1) if ways > 1 else pair[0] for pair in zip(*found, strict=True)
+            ]
         output = torch.stack(steps, 1 if batch_first else 0)
         return output, *(torch.stack([state[k] for state in last]) for k in range(states))
 

@@ -1,0 +1,1 @@
+"""Methods made of others, from more than one family."""

@@ -1,0 +1,53 @@
+"""Guided Grad-CAM: guided backpropagation's detail, where Grad-CAM sees the class."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from whyglass.baseline import Baseline
+from whyglass.cam.grad_cam import PAPER, GradCAM
+from whyglass.checks import not_flat
+from whyglass.method import Attribution, Method, Need
+from whyglass.paper import Paper
+from whyglass.propagation.guided_backprop import GuidedBackprop
+from whyglass.scorer import Scorer
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuidedGradCAM(Method):
+    r"""Guided backpropagation at the input times the Grad-CAM map, interpolated to its size.
+
+    .. math:: R = m^{guided} \odot Up(L^{GradCAM})
+
+    Fine as the one, selective for the class as the other; the cautions of both apply. Units: none.
+    Source: Selvaraju et al. (2017), section 3.2.
+
+    >>> import torch, whyglass
+    >>> x = torch.tensor([[[[1.0, 0.0], [0.0, 3.0]]]])
+    >>> whyglass.GuidedGradCAM()(lambda x: torch.relu(4 * x).mean((2, 3)), x).values[0, 0]
+    tensor([[1., 0.],
+            [0., 3.]])
+    """
+
+    name: ClassVar[str] = "guided-grad-cam"
+    shows: ClassVar[str] = "Fine structures inside the regions that hold evidence for the answer."
+    family: ClassVar[str] = "combined"
+    cost: ClassVar[str] = "2 gradients"
+    needs: ClassVar[tuple[Need, ...]] = ("gradients", "layer", "images")
+    data: ClassVar[tuple[str, ...]] = ("images",)
+    paper: ClassVar[Paper] = PAPER
+
+    def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
+        fine = GuidedBackprop().attribute(scorer.outside(), baseline)
+        coarse = GradCAM().attribute(scorer, baseline)
+        (region,) = coarse.values
+        values = tuple(
+            leaf * region if leaf.dim() == region.dim() else leaf * 0 for leaf in fine.values
+        )
+        return Attribution(
+            values,
+            fine.score,
+            checks=(not_flat(values, scorer.many),),
+            notes=(*coarse.notes, *fine.notes),
+            layer=coarse.layer,
+            structure=scorer.input_structure,
+        )
