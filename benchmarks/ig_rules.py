@@ -163,10 +163,10 @@ def table(found: list[dict[tuple[str, str], Measured]]) -> str:
     for photo in found:
         for key, measured in photo.items():
             columns[key].append(measured)
-    lines = [
-        f"{'rule':<22}{'gradients':>10}{'used':>7}{'gap':>10}{'largest':>10}{'error':>9}"
-        f"{'estimate':>10}{'raw gap':>10}"
-    ]
+    headings = ("gradients", "used", "gap", "largest", "error", "estimate", "raw gap")
+    widths = (10, 7, 10, 10, 9, 10, 10)
+    heads = (f"{head:>{width}}" for head, width in zip(headings, widths, strict=True))
+    lines = [f"{'rule':<22}" + "".join(heads)]
     for (rule, count), measured in columns.items():
         line = (
             f"{rule:<22}{count:>10}{median(m.gradients for m in measured):>7.0f}"

@@ -3,12 +3,13 @@
     python -m benchmarks.memory
 
 "One batch" is a plain forward pass and input gradient of as many copies of the photo as the largest
-batch that whyglass put through the model.
+batch that whyglass put through the model; "plain loop" is as many of those as make up the steps.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import resource
 import subprocess
@@ -26,6 +27,12 @@ def one_batch(model: nn.Module, photo: Tensor, target: int, black: float, rows: 
     """What any method needs at this batch size."""
     batch = photo.repeat(rows, 1, 1, 1).requires_grad_()
     torch.autograd.grad(model(batch)[:, target].sum(), batch)
+
+
+def plain_loop(model: nn.Module, photo: Tensor, target: int, black: float, rows: int) -> None:
+    """One batch after the other."""
+    for left in range(STEPS, 0, -rows):
+        one_batch(model, photo, target, black, min(rows, left))
 
 
 def whyglass(model: nn.Module, photo: Tensor, target: int, black: float, rows: int) -> None:
@@ -64,6 +71,7 @@ def captum_in_batches(
 CONTENDERS = {
     "whyglass": whyglass,
     "one batch": one_batch,
+    "plain loop": plain_loop,
     "whyglass, adaptive": adaptive,
     "captum, internal_batch_size": captum_in_batches,
     "captum": captum,
@@ -72,12 +80,10 @@ CONTENDERS = {
 
 def measure(name: str, rows: int) -> None:
     """In a process of its own: print peaks in MiB before and after, and the largest batch seen."""
-    import captum.attr
-
-    import whyglass as _  # noqa: F401  both are loaded in every process, so that both weigh the same
+    for library in ("whyglass", "captum.attr"):  # in every process, so that all start equal
+        importlib.import_module(library)
     from benchmarks.models import BLACK, photo_case
 
-    assert captum.attr
     case = photo_case()
     seen: list[int] = []
     case.model.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))

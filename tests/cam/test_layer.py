@@ -83,32 +83,27 @@ ENDINGS: dict[str, tuple[Any, int]] = {
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-@pytest.mark.parametrize("kind", MAPS)
+@pytest.mark.parametrize("kind", [kind for kind in MAPS if kind is not CAM])
 def test_the_last_activation_before_pooling(kind: type[Method], ending: str) -> None:
     """The layer found is the one named, in value and in what the explanation says of its size."""
     body, features = ENDINGS[ending]
     model, images = _seeded(lambda: Ending(body, features)), _images(2, 3, 8, 8)
-    if kind is CAM:
-        expected = GradCAM(relu=False)(model, images, at="last")
-        try:
-            found = CAM()(model, images)
-        except Unsupported:
-            assert ending not in (
-                "adaptive average",
-                "average",
-                "mean",
-                "mean of the end",
-                "dropout",
-            )
-            return
-        torch.testing.assert_close(found.values, 64 * expected.values)
-        return
     found, expected = kind()(model, images), kind()(model, images, at="last")
     torch.testing.assert_close(found.values, expected.values)
     assert expected.at == "last"
     assert found.at is not None
     assert "relu" in found.at
     assert any("8 x 8" in note and found.at in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    "ending", ["adaptive average", "average", "mean", "mean of the end", "dropout"]
+)
+def test_cam_reads_the_same_layer(ending: str) -> None:
+    body, features = ENDINGS[ending]
+    model, images = _seeded(lambda: Ending(body, features)), _images(2, 3, 8, 8)
+    expected = GradCAM(relu=False)(model, images, at="last")
+    torch.testing.assert_close(CAM()(model, images).values, 64 * expected.values)
 
 
 def test_vgg_ends_in_pooling_and_linear_layers() -> None:

@@ -79,12 +79,9 @@ def _beside(kind: type[Method], found: Explanation, targets: int) -> int:
     return found.gradients // targets if doubled else 0
 
 
-@pytest.mark.parametrize("kind", METHOD_CASES)
+@pytest.mark.parametrize("kind", [c for c in METHOD_CASES if "tol" in fields(c.values[0])])
 def test_only_the_rows_that_need_more_get_more(kind: type[Method]) -> None:
     """With a tolerance that one row meets at once, the batch costs less than the whole budget."""
-    if "tol" not in fields(kind):
-        assert "tol" not in kind.cost
-        return
     budget = {"steps": 256} if "steps" in fields(kind) else {"samples": 256}
     model = Counted(ZOO["mlp"].make())
     x = ZOO["mlp"].inputs(4)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.contract.cases import applies, arguments, leaves, pairs, small
+from tests.contract.cases import METHOD_CASES, arguments, leaves, pairs, small
 from tests.zoo.networks import ZOO, Inputs, Network
 from whyglass import CAM, METHODS, BadInput, Method
 
@@ -61,8 +61,7 @@ def _places(kind: type[Method], network: Network) -> list[str | None]:
     """At the input where that can be, and at a layer where that can be."""
     if network.at is not None:
         return [network.at]
-    fits_layer = kind is not CAM and kind.baseline_is != "background"
-    return [None, network.layer] if fits_layer else [None]
+    return [None] if kind is CAM else [None, network.layer]
 
 
 @pytest.mark.parametrize(("kind", "network"), pairs(respelled=True))
@@ -101,18 +100,14 @@ def test_model_is_unchanged_after_an_exception(
         assert calls == call or (call > 1 and calls == 1)
 
 
-@pytest.mark.parametrize("name", [n for n, k in METHODS.items() if k.baseline_is != "unused"])
-@pytest.mark.parametrize("network", ["in-place-first", "in-place image"])
-def test_the_baseline_is_unchanged(name: str, network: str) -> None:
+WITH_BASELINE = [c for c in METHOD_CASES if c.values[0].baseline_is != "unused"]
+
+
+@pytest.mark.parametrize("kind", WITH_BASELINE)
+def test_the_baseline_is_unchanged(kind: type[Method]) -> None:
     """By a network whose first layer writes into what it is given."""
-    kind = METHODS[name]
-    if network == "in-place-first":
-        if "images" in kind.needs:
-            return
-        model, inputs = ZOO[network].make(), ZOO[network].inputs()
-    else:
-        model = nn.Sequential(nn.ReLU(inplace=True), ZOO["gap-cnn"].make())
-        inputs = ZOO["gap-cnn"].inputs()
+    model = nn.Sequential(nn.ReLU(inplace=True), ZOO["gap-cnn"].make())
+    inputs = ZOO["gap-cnn"].inputs()
     assert isinstance(inputs, torch.Tensor)
     baseline = -inputs.flip(0)
     with _unchanged(model, (inputs, baseline)):
@@ -142,13 +137,10 @@ def test_hooks_of_the_user_are_kept_and_called(kind: type[Method], network: Netw
     assert len(set(map(seen.count, ("before", "after", "whole")))) == 1
 
 
-@pytest.mark.parametrize("kind", [pytest.param(k, id=n) for n, k in METHODS.items()])
-def test_a_hook_of_the_user_that_changes_the_layer_counts(kind: type[Method]) -> None:
+@pytest.mark.parametrize("name", [n for n, k in METHODS.items() if k is not CAM])
+def test_a_hook_of_the_user_that_changes_the_layer_counts(name: str) -> None:
     """A user's hook on the layer explained runs first: what it returns is what is explained."""
-    network = ZOO["gap-cnn"]
-    if not applies(kind, network) or len(_places(kind, network)) == 1:
-        assert kind is CAM or kind.baseline_is == "background"
-        return
+    kind, network = METHODS[name], ZOO["gap-cnn"]
     plain, doubled = network.make(), network.make()
     assert isinstance(doubled.conv2, nn.Conv2d)
     doubled.conv2.register_forward_hook(lambda _m, _i, result: 2 * result)

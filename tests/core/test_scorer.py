@@ -160,7 +160,7 @@ def test_out_of_memory_halves_the_batch(method: Method, most: int, error: Except
 
 def test_a_batch_that_is_too_large_is_halved_and_not_nibbled_at() -> None:
     watched = Watched(lambda x: (x**2).sum(1), 3)
-    Saliency()(watched, torch.ones(32, 2))
+    Saliency()(watched, torch.ones(32, 2), batch_size=32)
     # 32, 16, 8 and 4 are refused; 32 rows fit into 16 batches of 2.
     assert watched.refused == 4
     assert watched.sizes == [2] * 16
