@@ -12,7 +12,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from whyglass.submodule import Probe, Submodule
 from whyglass.target import ResolvedTarget, Rows, Target
 
 Points = Callable[[slice], Leaves]
+T = TypeVar("T")
 
 
 class Evaluated(NamedTuple):
@@ -125,20 +126,21 @@ class Scorer:
     def mean_scores(self, background: Leaves) -> Tensor:
         """(B,) or (B, K): the score of each row's target, averaged over N background rows."""
         every = torch.arange(self.rows)
-        total = torch.zeros(())
-        count = len(background[0])
-        start = 0
-        while start < count:
-            piece = slice(start, start + self.batches.size(count - start))
+
+        def summed(piece: slice) -> Tensor:
             with torch.no_grad():
                 given = [leaf[piece].clone() for leaf in background]
                 result = self.input_structure.call(self.model, given)
                 output = guards.select(result, self.output)
-                for one in output:
-                    total = total + self.target.scores(one.expand(self.rows, *one.shape), every)
-            self.cost.evaluations += piece.stop - start
-            start = piece.stop
-        return total / count
+                guards.output_fits(output, piece.stop - piece.start, False)
+                rows = (one.expand(self.rows, *one.shape) for one in output)
+                return torch.stack([self.target.scores(row, every) for row in rows]).sum(0)
+
+        count = len(background[0])
+        found = [total for _, total in self._pieces(count, summed)]
+        mean = torch.stack(found).sum(0) / count
+        guards.finite(mean, "score", self.model)
+        return mean
 
     def gradients_at(self, points: Points, rows: Tensor, unit: int = 1) -> Iterator[Evaluated]:
         """Scores and gradients of N points, a piece at a time: constant memory at any N.
@@ -151,40 +153,51 @@ class Scorer:
         """N other inputs as points: themselves, or what the model makes of them at `at`."""
         if self.probe is None:
             return inputs
-        count, start = len(inputs[0]), 0
-        parts: list[Leaves] = []
-        while start < count:
-            piece = slice(start, start + self.batches.size(count - start))
-            with torch.no_grad(), self.probe.leaf(None, False, None) as seen:
+        probe = self.probe
+
+        def activated(piece: slice) -> Leaves:
+            with torch.no_grad(), probe.leaf(None, False, None) as seen:
                 self.input_structure.call(self.model, [leaf[piece].clone() for leaf in inputs])
-            self.cost.evaluations += piece.stop - start
-            parts.append(seen.leaves(None))
-            start = piece.stop
-        return concatenate(parts)
+            return seen.leaves(None)
+
+        return concatenate([made for _, made in self._pieces(len(inputs[0]), activated)])
 
     def _run(
         self, points: Points | None, rows: Tensor | None, gradient: bool, unit: int = 1
     ) -> Iterator[Evaluated]:
         """Evaluate points of these rows, or without any the inputs, every row in its order."""
-        count, start = self.rows if rows is None else len(rows), 0
+
+        def evaluated(piece: slice) -> Evaluated:
+            point = None if points is None else points(piece)
+            mine = piece if rows is None else rows[piece]
+            return self._evaluate(point, piece, mine, gradient)
+
+        count = self.rows if rows is None else len(rows)
+        for piece, result in self._pieces(count, evaluated, gradient, unit):
+            passes = len(self.target.terms) if gradient else 0
+            self.cost.gradients += (piece.stop - piece.start) * passes
+            yield result
+
+    def _pieces(
+        self, count: int, work: Callable[[slice], T], gradient: bool = False, unit: int = 1
+    ) -> Iterator[tuple[slice, T]]:
+        """`work` on each piece of `count` rows; out of memory halves the pieces that follow."""
+        start = 0
         while start < count:
             left = count - start
             size = self.batches.size(left, gradient, unit)
             piece = slice(start, start + size)
             try:
                 with self.batches.weighed(size, left, gradient):
-                    point = None if points is None else points(piece)
-                    mine = piece if rows is None else rows[piece]
-                    result = self._evaluate(point, piece, mine, gradient)
+                    result = work(piece)
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
                 self.batches.halve(size, error)
                 continue
             self.cost.evaluations += size
-            self.cost.gradients += size * len(self.target.terms) if gradient else 0
             start += size
-            yield result
+            yield piece, result
 
     def _evaluate(
         self, point: Leaves | None, piece: slice, rows: Rows, gradient: bool

@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -142,6 +143,8 @@ class _Term:
 
     def _resolve(self, index: Index, name: str) -> Tensor:
         """(B,) for a class, (B, k) for an entry of an output with k axes after the batch."""
+        if isinstance(index, np.integer):
+            index = int(index)
         if isinstance(index, bool | float):
             raise BadInput(f"{name} {index!r} must be an integer, not {type(index).__name__}")
         if isinstance(index, int):
