@@ -26,12 +26,15 @@ from torch import Tensor
 
 import whyglass
 from benchmarks.models import CASES, Case
-from benchmarks.timing import CLOCKS, HEADING, Call, alternate, fastest, machine, rounds_for
+from benchmarks.timing import CLOCKS, HEADING, Call, alternate, machine
 
 SAMPLES, STEPS = 32, 50
 NOISE = 0.15
-SIZES = (1, 2, 4, 8, 16, 32, 50, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
-LARGEST = {"lite0": 50, "transformer": 50, "mlp": 8192}
+SIZES = {
+    "lite0": (1, 2, 4, 8, 16),
+    "transformer": (1, 2, 4, 8, 16, 32),
+    "mlp": (128, 256, 512, 1024, 2048, 4096),
+}
 METHODS = ("saliency", "gradient-x-input", "smoothgrad", "integrated-gradients", "grad-cam")
 
 
@@ -41,14 +44,13 @@ class Floor:
     def __init__(self, case: Case, name: str, seconds: float, clock: str) -> None:
         self.case = case
         rows = len(case.inputs)
-        sizes = [size for size in SIZES if size <= LARGEST[name]]
+        sizes = SIZES[name]
         copies = math.ceil(max(sizes) / rows)
         self.inputs = case.inputs.repeat(copies, *[1] * (case.inputs.dim() - 1)).contiguous()
         self.target = case.target.repeat(copies)
-        wanted = rows * STEPS
-        self.size = fastest(
-            {size: lambda size=size: self.gradients(wanted, size) for size in sizes}, seconds, clock
-        )
+        calls = {str(size): lambda size=size: self.gradients(size, size) for size in sizes}
+        timed = alternate(calls, str(sizes[0]), seconds, clock, least=5)
+        self.size = min((each.typical / int(each.name), int(each.name)) for each in timed)[1]
 
     def gradients(self, count: int, size: int) -> None:
         """`count` rows forwards and backwards to the input, `size` at a time."""
@@ -201,14 +203,8 @@ def main() -> None:
             contenders = {"floor": floor.method(name), **ours(case, name)}
             if not chosen.no_captum:
                 contenders |= captum(case, name, floor.size)
-
-            def everyone(contenders: dict[str, Call] = contenders) -> None:
-                for call in contenders.values():
-                    call()
-
             print(name)
-            rounds = rounds_for(everyone, chosen.seconds)
-            for timed in alternate(contenders, "floor", rounds, chosen.clock):
+            for timed in alternate(contenders, "floor", chosen.seconds, chosen.clock):
                 print("  " + timed.row(), flush=True)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 import whyglass
 from benchmarks.models import CASES, Case
-from benchmarks.timing import HEADING, Call, alternate, machine, rounds_for
+from benchmarks.timing import HEADING, Call, alternate, machine
 
 
 def plain(case: Case, baseline: Tensor | None) -> None:
@@ -80,9 +80,8 @@ def measure(name: str, seconds: float) -> None:
     )
     for contenders in tables:
         floor = next(iter(contenders))
-        rounds = rounds_for(contenders[floor], seconds / len(contenders) / 2)
         print(HEADING)
-        for timed in alternate(contenders, floor, rounds):
+        for timed in alternate(contenders, floor, seconds / 2):
             print(timed.row())
 
 

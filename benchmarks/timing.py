@@ -47,55 +47,41 @@ HEADING = f"{'':<42}{'ms':>10}{'x floor':>10}{'quartiles':>16}"
 
 
 def alternate(
-    contenders: dict[str, Call], floor: str, rounds: int, clock: str = "wall"
+    contenders: dict[str, Call],
+    floor: str,
+    seconds: float,
+    clock: str = "wall",
+    least: int = 7,
+    most: int = 400,
 ) -> list[Timed]:
     """Run each contender once a round, the order moving on by one from round to round.
 
     What a neighbour on the machine does to one contender it does to the next, so ratios are taken
-    within a round; the median over rounds then drops the rounds that were hit in the middle.
+    within a round; the median over rounds then drops the rounds that were hit in the middle. After
+    `seconds` of wall-clock time it ends, within the bounds on the rounds.
     """
     names, now = list(contenders), CLOCKS[clock]
     for call in contenders.values():
         call()
         call()
-    seconds: dict[str, list[float]] = {name: [] for name in names}
+    taken: dict[str, list[float]] = {name: [] for name in names}
     collecting = gc.isenabled()
     gc.collect()
     gc.disable()
+    end = time.perf_counter() + seconds
     try:
-        for turn in range(rounds):
+        for turn in range(most):
+            if turn >= least and time.perf_counter() > end:
+                break
             shift = turn % len(names)
             for name in names[shift:] + names[:shift]:
                 start = now()
                 contenders[name]()
-                seconds[name].append(now() - start)
+                taken[name].append(now() - start)
     finally:
         if collecting:
             gc.enable()
-    return [Timed(name, tuple(seconds[name]), tuple(seconds[floor])) for name in names]
-
-
-def rounds_for(call: Call, budget: float, least: int = 7, most: int = 400) -> int:
-    """How many times `call` fits into `budget` seconds, within bounds."""
-    call()
-    start = time.perf_counter()
-    call()
-    return max(least, min(most, int(budget / (time.perf_counter() - start))))
-
-
-def fastest(calls: dict[int, Call], budget: float, clock: str = "wall") -> int:
-    """The key of the call with the smallest median time; each gets an equal share of `budget`."""
-    rounds = max(3, int(budget / sum(_once(call) for call in calls.values())))
-    names = {str(size): call for size, call in calls.items()}
-    timed = alternate(names, next(iter(names)), min(rounds, 50), clock)
-    return int(min(timed, key=lambda each: each.typical).name)
-
-
-def _once(call: Call) -> float:
-    call()
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
+    return [Timed(name, tuple(taken[name]), tuple(taken[floor])) for name in names]
 
 
 def machine() -> str:

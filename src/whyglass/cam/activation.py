@@ -135,7 +135,8 @@ class _Watch(TorchFunctionMode):
         """The module that called: the first frame whose self is one."""
         frame = sys._getframe(2)  # pyright: ignore[reportPrivateUsage]  inspect.stack is slow
         while frame is not None:
-            owner = frame.f_locals.get("self")
+            # A frame's locals are dear to look at, so only those of a forward method are.
+            owner = frame.f_locals.get("self") if frame.f_code.co_name == "forward" else None
             if isinstance(owner, nn.Module) and id(owner) in self._names:
                 return f"{self._names[id(owner)] or type(owner).__name__} ({op})"
             frame = frame.f_back

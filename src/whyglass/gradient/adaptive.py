@@ -11,7 +11,7 @@ is largest, until the row's estimated errors are below the tolerance or its budg
 
 Along a real network's path the gradient is as rough as a random walk. For a Brownian bridge between
 the two ends the trapezoid's variance is jump^2 / 12 a feature and interval, which is the standard
-error returned: on ImageNet photographs it lies within some 10% of the true one (benchmarks/README).
+error returned: on photographs it is close to the true one (figures in benchmarks/README.md).
 
 In the end the weights of each interval's two ends move from 1/2 by the least amount (least squares)
 that makes the map add up to the change of score. With one kink on the path that is exact.
