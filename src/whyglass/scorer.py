@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from whyglass import guards
 from whyglass.batching import Batches, out_of_memory
 from whyglass.inputs import Inputs, Leaves, Structure, concatenate, explained, unpack
-from whyglass.submodule import Probe, Submodule
+from whyglass.submodule import Begin, Probe, Submodule
 from whyglass.target import ResolvedTarget, Rows, Target
 
 Points = Callable[[slice], Leaves]
@@ -50,8 +50,8 @@ class Interception(Protocol):
         """Called with the leaves before anything uses them."""
         ...
 
-    def end(self, scores: Tensor) -> None:
-        """Called with the scores, still within."""
+    def end(self, scores: Tensor) -> Tensor:
+        """Called with the scores once the pass is over; what it returns is differentiated."""
         ...
 
 
@@ -225,7 +225,8 @@ class Scorer:
             return self._pass(point, piece, rows, gradient, bind, None)
         around = self.interception(piece, rows)
         with around:
-            return self._pass(point, piece, rows, gradient, bind, around)
+            scores, leaves = self._pass(point, piece, rows, gradient, bind, around.begin)
+        return around.end(scores), leaves
 
     def _pass(
         self,
@@ -234,9 +235,8 @@ class Scorer:
         rows: Rows,
         gradient: bool,
         bind: bool,
-        around: Interception | None,
+        begin: Begin | None,
     ) -> tuple[Tensor, Leaves]:
-        begin = None if around is None else around.begin
         if self.probe is None:
             given = tuple(leaf[piece] for leaf in self.inputs) if point is None else point
             leaves = tuple(
@@ -256,8 +256,6 @@ class Scorer:
                 result = self.input_structure.call(self.model, [leaf.clone() for leaf in upstream])
             scores = self._target_of(result, piece, rows, gradient, bind)
             leaves = seen.leaves(scores)
-        if around is not None:
-            around.end(scores)
         return scores, leaves
 
     def _target_of(

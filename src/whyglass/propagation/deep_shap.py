@@ -12,15 +12,15 @@ from whyglass.baseline import Baseline, background
 from whyglass.checks import completeness
 from whyglass.errors import BadInput
 from whyglass.inputs import Leaves, explained, times
-from whyglass.method import Attribution, Axiom, Method
+from whyglass.method import Attribution
 from whyglass.paper import Paper
-from whyglass.propagation.deeplift import TOLERANCE, Pass
-from whyglass.propagation.engine import Policy, visible
+from whyglass.propagation.deeplift import TOLERANCE, DifferenceMethod, Pass
+from whyglass.propagation.engine import visible
 from whyglass.scorer import Rows, Scorer
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeepSHAP(Method):
+class DeepSHAP(DifferenceMethod):
     r"""Mean of DeepLIFT's values over the rows x' of a background set.
 
     .. math:: R_i = \frac{1}{|D|} \sum_{x' \in D} m_i(x') (x_i - x'_i)
@@ -29,9 +29,6 @@ class DeepSHAP(Method):
     is that of the mean over background rows, as if they were drawn from a population. Units: score.
     Source: Lundberg & Lee (2017), section 4.2.
 
-    Args:
-        unsupported: as for `DeepLIFT`.
-
     >>> import torch, whyglass
     >>> model = lambda x: torch.relu(x[:, 0]) * x[:, 1]
     >>> rows = whyglass.Background(torch.tensor([[0.0, 0.0], [1.0, 1.0]]))
@@ -39,15 +36,11 @@ class DeepSHAP(Method):
     tensor([[2.5000, 3.0000]])
     """
 
-    unsupported: Policy = "error"
-
     name: ClassVar[str] = "deep-shap"
     shows: ClassVar[str] = (
         "What each feature's difference from typical inputs did to the score; the parts sum to it."
     )
-    family: ClassVar[str] = "propagation"
     cost: ClassVar[str] = "1 gradient + 1 score a background row"
-    axioms: ClassVar[tuple[Axiom, ...]] = ("completeness", "sensitivity", "dummy")
     baseline_is: ClassVar[Literal["unused", "row", "background"]] = "background"
     paper: ClassVar[Paper] = Paper(
         "Scott M. Lundberg and Su-In Lee",
@@ -56,10 +49,6 @@ class DeepSHAP(Method):
         2017,
         "https://arxiv.org/abs/1705.07874",
     )
-
-    def __post_init__(self) -> None:
-        if self.unsupported not in {"error", "gradient"}:
-            raise BadInput(f'unsupported must be "error" or "gradient", not {self.unsupported!r}')
 
     def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
         visible(scorer.model)
@@ -77,7 +66,7 @@ class DeepSHAP(Method):
         passes: list[Pass] = []
 
         def around(piece: slice, _rows: Rows) -> Pass:
-            passes.append(Pass(tuple(start[which[piece]] for start in starts), self.unsupported))
+            passes.append(Pass(tuple(s[which[piece]] for s in starts), self.rule, self.unsupported))
             return passes[-1]
 
         def points(piece: slice) -> Leaves:

@@ -3,32 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from whyglass.baseline import Baseline, resolve
 from whyglass.checks import completeness
-from whyglass.errors import BadInput
 from whyglass.inputs import Leaves, explained, times
 from whyglass.method import Attribution, Axiom, Method
 from whyglass.paper import Paper
 from whyglass.propagation import deeplift_rules as rules
-from whyglass.propagation.engine import Policy, Propagation, Table, visible
+from whyglass.propagation.engine import Call, Policy, Propagation, Table, one_of, visible
+from whyglass.propagation.weighted import joins, norm_as_affine, weight_place
 from whyglass.scorer import Rows, Scorer
 
 MAX_POOLS = [f"{kind}max_pool{d}d" for kind in ("", "adaptive_") for d in (1, 2, 3)]
-TABLE = Table(rules.rescale, rules.product, dict.fromkeys(MAX_POOLS, rules.max_pool))
 TOLERANCE = 1e-3
+Differences = Literal["rescale", "reveal-cancel", "reveal-cancel-dense"]
 
 
 class Pass(Propagation):
     """A forward pass at the inputs and, beside it, at the baseline."""
 
-    def __init__(self, starts: Leaves, unsupported: Policy) -> None:
-        super().__init__(TABLE, shadows=True, unsupported=unsupported)
-        self._starts = starts
+    def __init__(self, starts: Leaves, rule: Differences, unsupported: Policy) -> None:
+        table = Table(
+            rules.rescale if rule == "rescale" else self._reveal_cancel,
+            rules.product,
+            by_name=dict.fromkeys(MAX_POOLS, rules.max_pool),
+        )
+        super().__init__(table, shadows=True, unsupported=unsupported)
+        self._starts, self._rule = starts, rule
+        self._sums: dict[int, rules.Sum] = {}
         self.start_scores: Tensor | None = None
 
     def begin(self, leaves: Leaves) -> None:
@@ -37,28 +43,67 @@ class Pass(Propagation):
             if explained(leaf):
                 self.track(leaf, start)
 
-    def end(self, scores: Tensor) -> None:
+    def end(self, scores: Tensor) -> Tensor:
         """The scores at the baseline come with the pass."""
         self.start_scores = self.at_baseline(scores).detach()
+        return scores
+
+    def made(self, call: Call, result: Any) -> None:
+        """Remember weighted sums, for the rule that looks at their terms."""
+        if self._rule == "rescale":
+            return
+        if call.op == "batch_norm":
+            before = self._sums.get(id(call.leaves[call.operands[0]]))
+            if before is not None and before.scale is None and joins(before.call):
+                self._sums[id(result)] = rules.Sum(before.call, norm_as_affine(call)[0])
+        elif weight_place(call) is not None and (
+            self._rule == "reveal-cancel" or not call.op.startswith("conv")
+        ):
+            self._sums[id(result)] = rules.Sum(call)
+
+    def _reveal_cancel(self, call: Call) -> Tensor:
+        source = self._sums.get(id(call.leaves[call.operands[0]]))
+        return rules.rescale(call) if source is None else rules.reveal_cancel(call, source)
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeepLIFT(Method):
+class DifferenceMethod(Method):
+    """Abstract: differences from a baseline passed back by DeepLIFT's rules.
+
+    Args:
+        rule: for functions of one number. "rescale" passes the mean slope. "reveal-cancel" gives the
+            positive and the negative terms of the weighted sum before it a slope each, which shows
+            terms that cancel; where there is no such sum it is the same. "reveal-cancel-dense" keeps
+            convolutions to "rescale".
+        unsupported: "error" refuses an operation without a rule; "gradient" takes its plain gradient
+            and records it in the notes.
+    """
+
+    rule: Differences = "rescale"
+    unsupported: Policy = "error"
+
+    family: ClassVar[str] = "propagation"
+    axioms: ClassVar[tuple[Axiom, ...]] = ("completeness", "sensitivity", "dummy")
+
+    def __post_init__(self) -> None:
+        one_of("rule", self.rule, Differences)
+        one_of("unsupported", self.unsupported, Policy)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeepLIFT(DifferenceMethod):
     r"""Differences from a baseline x', passed back by multipliers.
 
     .. math:: R_i = m_i (x_i - x'_i), \quad
         m_x = m_y \frac{f(x) - f(x')}{x - x'} \; \text{(Rescale)}
 
-    Linear operations pass their weights. Elementwise ones pass the Rescale rule, the derivative where
-    x = x'. A product of two activations passes to each the mean of the other at both ends, which is
-    the Shapley value of two players; softmax, norms and attention pass as the elementary operations
-    they are made of; max-pooling passes its rise and fall to the places that made them. The values
+    Linear operations pass their weights. Functions of one number pass the Rescale rule, the
+    derivative where x = x', or RevealCancel. A product of two activations passes to each the mean of
+    the other at both ends, which is the Shapley value of two players; softmax, norms and attention
+    pass as the elementary operations they are made of; max-pooling passes its rise and fall to the
+    places that made them. The values
     add up to S(x) - S(x') to rounding on any network whose operations have rules. Units: score.
     Source: Shrikumar, Greenside & Kundaje (2017), sections 3.2 to 3.5.
-
-    Args:
-        unsupported: "error" refuses an operation without a rule; "gradient" takes its plain gradient
-            and records it in the notes.
 
     >>> import torch, whyglass
     >>> model = lambda x: 1 - torch.relu(1 - x[:, 0])
@@ -66,16 +111,12 @@ class DeepLIFT(Method):
     tensor([[1.]])
     """
 
-    unsupported: Policy = "error"
-
     name: ClassVar[str] = "deeplift"
     shows: ClassVar[str] = (
         "What each feature's difference from the baseline did to the score; the parts sum to its "
         "change."
     )
-    family: ClassVar[str] = "propagation"
     cost: ClassVar[str] = "1 gradient + 1 score"
-    axioms: ClassVar[tuple[Axiom, ...]] = ("completeness", "sensitivity", "dummy")
     baseline_is: ClassVar[Literal["unused", "row", "background"]] = "row"
     paper: ClassVar[Paper] = Paper(
         "Avanti Shrikumar, Peyton Greenside and Anshul Kundaje",
@@ -85,10 +126,6 @@ class DeepLIFT(Method):
         "https://arxiv.org/abs/1704.02685",
     )
 
-    def __post_init__(self) -> None:
-        if self.unsupported not in {"error", "gradient"}:
-            raise BadInput(f'unsupported must be "error" or "gradient", not {self.unsupported!r}')
-
     def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
         visible(scorer.model)
         if scorer.probe is not None:
@@ -97,7 +134,9 @@ class DeepLIFT(Method):
         passes: list[Pass] = []
 
         def around(piece: slice, _rows: Rows) -> Pass:
-            passes.append(Pass(tuple(start[piece] for start in starts), self.unsupported))
+            passes.append(
+                Pass(tuple(start[piece] for start in starts), self.rule, self.unsupported)
+            )
             return passes[-1]
 
         scorer.interception = around

@@ -16,14 +16,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map, tree_unflatten
 
-from whyglass.errors import Unsupported
+from whyglass.errors import BadInput, Unsupported
 from whyglass.propagation.decompositions import DECOMPOSITIONS
 from whyglass.propagation.operations import (
     ADDITIVE,
@@ -39,12 +39,20 @@ from whyglass.propagation.operations import (
 Policy = Literal["error", "gradient"]
 
 
+def one_of(name: str, value: object, kind: Any) -> None:
+    """Refuse a word that is none of a `Literal`'s."""
+    words = get_args(kind)
+    if value not in words:
+        raise BadInput(f"{name} must be one of {', '.join(map(repr, words))}, not {value!r}")
+
+
 @dataclass(frozen=True)
 class Call:
     """One operation on tracked tensors: what a rule is given.
 
     `function` is out of place; `leaves` are its arguments, flat, and `baseline_leaves` what they are at
-    the baseline; `operands` are the places of the tracked ones.
+    the baseline; `operands` are the places of the tracked ones. `layer` is the submodule whose
+    parameters it uses, empty if none.
     """
 
     op: str
@@ -53,6 +61,7 @@ class Call:
     operands: tuple[int, ...]
     form: TreeSpec
     baseline_leaves: tuple[Any, ...] = ()
+    layer: str = ""
 
     def run(self, replaced: Mapping[int, Tensor] | None = None) -> Any:
         """The operation, with other operands in some places if given."""
@@ -67,6 +76,11 @@ class Call:
         """Positional and keyword arguments."""
         return tree_unflatten(list(self.leaves), self.form)
 
+    def argument(self, position: int, name: str) -> Any:
+        """One argument, by position or by name; None if it was not given."""
+        args, kwargs = self.arguments()
+        return args[position] if position < len(args) else kwargs.get(name)
+
     def _call(self, leaves: tuple[Any, ...], replaced: Mapping[int, Tensor]) -> Any:
         given = [replaced.get(place, leaf) for place, leaf in enumerate(leaves)]
         args, kwargs = tree_unflatten(given, self.form)
@@ -76,11 +90,11 @@ class Call:
 Rule = Callable[[Call], Any]
 
 
-def derivative(call: Call) -> Tensor:
-    """dy/dx of an elementwise operation."""
+def derivative(call: Call, at: Tensor | None = None) -> Tensor:
+    """dy/dx of an elementwise operation, at its operand or another one."""
     place = call.operands[0]
     with torch.enable_grad():
-        x = call.leaves[place].detach().requires_grad_()
+        x = (call.leaves[place] if at is None else at).detach().requires_grad_()
         (slope,) = torch.autograd.grad(call.run({place: x}).sum(), x)
     return slope
 
@@ -89,12 +103,17 @@ def derivative(call: Call) -> Tensor:
 class Table:
     """A method's rules: by operation, or by kind of operation. None is the plain gradient.
 
-    A table that is total takes that for whatever it does not name, by definition of its method.
+    `linear` is for what is linear in its one tracked operand, `additive` for sums and differences,
+    `accepted` for operations without a rule where those are accepted. A table that is total takes the
+    gradient for whatever it does not name, by definition of its method.
     """
 
     elementwise: Rule | None
     bilinear: Rule | None
-    by_name: Mapping[str, Rule] = field(default_factory=dict[str, Rule])
+    linear: Rule | None = None
+    additive: Rule | None = None
+    accepted: Rule | None = None
+    by_name: Mapping[str, Rule | None] = field(default_factory=dict[str, "Rule | None"])
     decompose: bool = True
     total: bool = False
 
@@ -103,10 +122,12 @@ class Table:
         one = len(call.operands) == 1
         if call.op in self.by_name:
             return self.by_name[call.op]
-        if call.op in STRUCTURAL or call.op in ADDITIVE:
+        if call.op in STRUCTURAL:
             return None
+        if call.op in ADDITIVE:
+            return self.additive
         if call.op in LINEAR | BILINEAR and len(call.operands) < 3:
-            return None if one else self.bilinear
+            return self.linear if one else self.bilinear
         if self.total:
             return None
         if call.op in ELEMENTWISE and one:
@@ -117,9 +138,16 @@ class Table:
 class Propagation(TorchFunctionMode):
     """One forward pass under a table. Enter it, `track` the leaf, run the model."""
 
-    def __init__(self, table: Table, shadows: bool, unsupported: Policy = "error") -> None:
+    def __init__(
+        self,
+        table: Table,
+        shadows: bool,
+        unsupported: Policy = "error",
+        layers: Mapping[int, str] | None = None,
+    ) -> None:
         super().__init__()
         self._table, self._shadows, self._unsupported = table, shadows, unsupported
+        self._layers, self._layer = layers or {}, ""
         self._tracked: dict[int, tuple[Tensor, Tensor | None]] = {}
         self._replaced: dict[int, tuple[Tensor, Tensor]] = {}
         self._stale: set[int] = set()
@@ -164,11 +192,17 @@ class Propagation(TorchFunctionMode):
         if op in QUESTIONS:
             return self._ask(function, args, kwargs)
         self._same_route(op, tracked)
+        if op == "batch_norm" and bool(kwargs.get("training") or args[5:6] == (True,)):
+            self._refuse(
+                op, "uses the statistics of its batch, where rows depend on each other, so"
+            )
         if op == "setitem":
             return self._set_item(args)
-        if self._table.decompose and op in DECOMPOSITIONS:
+        if self._table.decompose and op in DECOMPOSITIONS and op not in self._table.by_name:
+            outer, self._layer = self._layer, self._layer_of((args, kwargs))
             with self:
                 result = DECOMPOSITIONS[op](self, *args, **kwargs)
+            self._layer = outer
         else:
             result = self._apply(op, function, args, kwargs)
         if written:
@@ -188,19 +222,30 @@ class Propagation(TorchFunctionMode):
             if id(leaf) in self._tracked and leaf.is_floating_point()
         )
         beside = tuple(map(self._one_at_baseline, leaves)) if self._shadows else ()
-        call = Call(op, function, tuple(leaves), operands, form, beside)
+        layer = self._layer_of(leaves)
+        call = Call(op, function, tuple(leaves), operands, form, beside, layer)
         try:
             rule = self._table.rule(call)
         except KeyError:
             if self._unsupported == "error":
                 self._refuse(op, "has no rule, so")
             self.accepted[op] = self.accepted.get(op, 0) + 1
-            rule = None
+            rule = self._table.accepted
         if rule is not None:
             self.met.add(op)
         result = call.run() if rule is None else rule(call)
         self._follow(result, call.run_at_baseline() if self._shadows else None)
+        self.made(call, result)
         return result
+
+    def made(self, call: Call, result: Any) -> None:
+        """For a method's own records: called with each operation and what it gave."""
+
+    def _layer_of(self, given: Any) -> str:
+        if not self._layers:
+            return ""
+        found = (self._layers.get(id(leaf)) for leaf in tree_flatten(given)[0])
+        return next(filter(None, found), self._layer)
 
     def _follow(self, result: Any, at_baseline: Any) -> None:
         made = tree_flatten(result)[0]
@@ -247,6 +292,16 @@ class Propagation(TorchFunctionMode):
             'out: unsupported="gradient" takes the plain gradient there and records it, at= starts '
             "behind it, or another method (integrated gradients needs no rules)"
         )
+
+
+def layers_of(model: Callable[..., Any]) -> dict[int, str]:
+    """The submodule that owns each parameter and buffer, by the tensor's id."""
+    modules = model.named_modules() if isinstance(model, torch.nn.Module) else ()
+    return {
+        id(tensor): name
+        for name, module in modules
+        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False))
+    }
 
 
 def visible(model: Callable[..., Any]) -> None:

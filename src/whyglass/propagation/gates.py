@@ -55,8 +55,8 @@ class _Pass(Propagation):
             if explained(leaf):
                 self.track(leaf, None)
 
-    def end(self, scores: Tensor) -> None:
-        """Nothing is kept of the scores."""
+    def end(self, scores: Tensor) -> Tensor:
+        return scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ class GatedMethod(Method):
     def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
         visible(scorer.model)
         table = Table(
-            None, None, dict.fromkeys(GATES, type(self).gate), decompose=False, total=True
+            None, None, by_name=dict.fromkeys(GATES, type(self).gate), decompose=False, total=True
         )
         passes: list[_Pass] = []
 

@@ -1,0 +1,104 @@
+"""What the methods of the LRP family share: the pass, the check of conservation, what was absorbed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from whyglass.baseline import Baseline
+from whyglass.checks import Check, completeness_gap, worst_target
+from whyglass.method import Attribution, Method
+from whyglass.propagation.composites import Composite, composite
+from whyglass.propagation.engine import Policy, layers_of, one_of, visible
+from whyglass.propagation.lrp_rules import Rule
+from whyglass.propagation.relevance import Bias, Products, Relevance
+from whyglass.scorer import Rows, Scorer
+
+TOLERANCE = 0.01
+TOLD = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelevanceMethod(Method):
+    """Abstract: relevance passed back from the score by the rules of a composite.
+
+    Args:
+        rule: a preset's name, a rule for every weighted operation, or a `Composite`.
+        bias: "ignore" leaves biases out of the denominators, so that all relevance arrives; "share"
+            lets them take their share, as zennit and Captum do.
+        unsupported: "error" refuses an operation without a rule; "gradient" passes it by the first
+            order of its expansion and records it in the notes.
+    """
+
+    rule: str | Rule | Composite = "epsilon"
+    bias: Bias = "ignore"
+    unsupported: Policy = "error"
+
+    family: ClassVar[str] = "propagation"
+    cost: ClassVar[str] = "1 gradient"
+    products: ClassVar[Products] = "signal"
+
+    def __post_init__(self) -> None:
+        composite(self.rule)
+        one_of("bias", self.bias, Bias)
+        one_of("unsupported", self.unsupported, Policy)
+
+    def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
+        passes = self.intercept(scorer)
+        here = scorer.at_inputs(gradient=True)
+        scorer.interception = None
+        return Attribution(
+            here.gradients,
+            here.scores,
+            checks=(conservation(here.gradients, here.scores),),
+            notes=_notes(passes),
+        )
+
+    def intercept(self, scorer: Scorer, keep: bool = False) -> list[Relevance]:
+        """From here on the scorer's gradients are relevances; the list fills with its passes."""
+        visible(scorer.model)
+        rules, layers = composite(self.rule), layers_of(scorer.model)
+        passes: list[Relevance] = []
+
+        def around(_piece: slice, _rows: Rows) -> Relevance:
+            passes.append(
+                Relevance(rules, self.bias, self.products, self.unsupported, layers, keep)
+            )
+            return passes[-1]
+
+        scorer.interception = around
+        return passes
+
+
+def conservation(values: Sequence[Tensor], score: Tensor) -> Check:
+    """The relevance that arrived is the score, row by row."""
+    rows = worst_target(completeness_gap(values, score.double()))
+    worst = max(rows)
+    return Check(
+        "conservation",
+        worst,
+        TOLERANCE,
+        "pass" if worst <= TOLERANCE else "warn",
+        f"the relevance that arrived differs from the score by {worst:.2g} of it; biases, epsilons, "
+        "softmax and constants, such as a class token, can take some",
+        rows,
+    )
+
+
+def _notes(passes: Sequence[Relevance]) -> list[str]:
+    seeded = sum(made.seeded for made in passes)
+    absorbed: dict[str, float] = {}
+    for made in passes:
+        for name, lost in made.absorbed.items():
+            absorbed[name] = absorbed.get(name, 0.0) + lost
+    order = sorted(absorbed, key=lambda name: -abs(absorbed[name]))[:TOLD]
+    shares = [(name, absorbed[name] / seeded) for name in order if seeded]
+    told = [f"{name} {share:.1%}" for name, share in shares if abs(share) >= 5e-4]
+    accepted = sorted({op for made in passes for op in made.accepted})
+    notes = [f"did not pass all of the relevance: {', '.join(told)}"] if told else []
+    if accepted:
+        notes.append(f"passed by their first order: {', '.join(accepted)}")
+    return notes

@@ -1,0 +1,209 @@
+"""How one operation shares relevance out: a rule applied to its operands, weights and sum."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from whyglass.errors import BadInput
+from whyglass.propagation.engine import Call
+from whyglass.propagation.lrp_rules import PROPORTIONAL, Flow, Rule
+from whyglass.propagation.weighted import scaled, unbiased
+
+
+class Passed(torch.autograd.Function):
+    """y as it is; backwards relevance, as a step passes it to its operands."""
+
+    @staticmethod
+    def forward(ctx: Any, step: Step, y: Tensor, *operands: Tensor) -> Tensor:
+        ctx.step = step
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *relevance: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, *ctx.step.back(relevance[0])
+
+
+class Kept(torch.autograd.Function):
+    """y as it is; backwards its relevance goes to the proxy unchanged."""
+
+    @staticmethod
+    def forward(ctx: Any, proxy: Tensor, y: Tensor) -> Tensor:
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *relevance: Tensor) -> tuple[Tensor, None]:
+        return relevance[0], None
+
+
+class Seed(torch.autograd.Function):
+    """The scores as they are; backwards the relevance to begin with, which is the score."""
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor) -> Tensor:
+        ctx.save_for_backward(scores)
+        return scores.view_as(scores)
+
+    @staticmethod
+    def backward(ctx: Any, *gradient: Tensor) -> Tensor:
+        return gradient[0] * ctx.saved_tensors[0]
+
+
+class Owner(Protocol):
+    """The pass that a step belongs to."""
+
+    def rule(self, step: Step) -> Rule:
+        """The rule of a step."""
+        ...
+
+    def tell(self, step: Step, relevance: Tensor, found: tuple[Tensor, ...]) -> None:
+        """What came to a step, and what it passed on."""
+        ...
+
+
+@dataclass(eq=False)
+class Step:
+    """One operation on its operands, and z, what they add up to.
+
+    `operands` hang in the network's graph, `values` are cut from it, and `z` is a graph of its own over
+    the values, without the bias; `bias` is set where it shares. `scale` is that of a batch norm joined
+    to the weights, `share` how much of the relevance each operand's terms get.
+    """
+
+    owner: Owner
+    call: Call
+    operands: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+    z: Tensor
+    y: Tensor
+    bias: Tensor | None = None
+    share: float = 1.0
+    depth: int = 0
+    scale: Tensor | None = None
+    weight: int | None = None
+    arrived: list[tuple[Tensor, tuple[Tensor, ...]]] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """What to call it in a message."""
+        return f"{self.call.op} of layer {self.call.layer!r}" if self.call.layer else self.call.op
+
+    def back(self, relevance: Tensor) -> tuple[Tensor, ...]:
+        """The relevance of each operand."""
+        flows = self.owner.rule(self).flows()
+        if self.weight is None or flows[0].pairs is PROPORTIONAL:
+            found = self._proportional(flows[0], relevance)
+        elif flows[0].outputs == "all" and len(flows) > 1:
+            found = (self._two_sided(flows, relevance),)
+        else:
+            found = (self._by_sign(flows, relevance),)
+        self.owner.tell(self, relevance, found)
+        return found
+
+    def _proportional(self, flow: Flow, relevance: Tensor) -> tuple[Tensor, ...]:
+        """The terms as they are: the operation's own gradient."""
+        over = self._divided(flow, relevance, self._total())
+        slopes = torch.autograd.grad(self.z, self.values, over, retain_graph=True)
+        found = zip(self.values, slopes, strict=True)
+        if self.share == 1:
+            return tuple(value.detach() * slope for value, slope in found)
+        return tuple(value.detach() * slope * self.share for value, slope in found)
+
+    def _two_sided(self, flows: Sequence[Flow], relevance: Tensor) -> Tensor:
+        """Positive and negative terms apart; a side without terms leaves its share to the other."""
+        one, other = flows
+        first = _Terms(self, one)
+        over = relevance * one.share
+        left = torch.where(first.z == 0, over, 0.0)
+        if not other.share and not left.any():
+            return first.passed(self._divided(one, over, first.z))
+        second = _Terms(self, other)
+        rest = relevance * other.share
+        over = over + torch.where(second.z == 0, rest, 0.0)
+        return first.passed(self._divided(one, over, first.z)) + second.passed(
+            self._divided(other, rest + left, second.z)
+        )
+
+    def _by_sign(self, flows: Sequence[Flow], relevance: Tensor) -> Tensor:
+        """Each flow for the outputs that it serves."""
+        found = torch.zeros_like(self.values[0])
+        for flow in flows:
+            mine = relevance
+            if flow.outputs != "all":
+                total = self._total()
+                mine = relevance * (total > 0 if flow.outputs == "positive" else total <= 0)
+                if not mine.any():
+                    continue
+            terms = _Terms(self, flow)
+            found = found + terms.passed(self._divided(flow, mine, terms.z))
+        return found
+
+    def _total(self) -> Tensor:
+        z = self.z.detach()
+        return z if self.bias is None else z + self.bias
+
+    def _divided(self, flow: Flow, relevance: Tensor, z: Tensor) -> Tensor:
+        """R / z, zero where z is."""
+        if flow.epsilon:
+            near = flow.epsilon if flow.plain else torch.where(z < 0, -flow.epsilon, flow.epsilon)
+            return relevance / (z + near)
+        nothing = z == 0
+        if flow.strict and bool((nothing & (relevance != 0)).any()):
+            raise BadInput(
+                f"LRP divides relevance by zero in {self.name}: the contributions of its inputs add "
+                "up to nothing there, so they have no shares; give the rule an epsilon, for example "
+                "rule=Epsilon(epsilon=1e-6)"
+            )
+        return torch.where(nothing, 0.0, relevance / torch.where(nothing, 1.0, z))
+
+
+class _Terms:
+    """The pairs of a flow at a step: their graphs, and z, their sum with the bias if it shares."""
+
+    def __init__(self, step: Step, flow: Flow) -> None:
+        assert step.weight is not None
+        x = step.values[0].detach()
+        w = scaled(step.call.leaves[step.weight].detach(), step.scale)
+        self._inputs: list[Tensor] = []
+        self._terms: list[Tensor] = []
+        self.z = torch.zeros_like(step.y)
+        for change, weigh in flow.pairs:
+            u = change(x)
+            if u.any():
+                with torch.enable_grad():
+                    u = u.detach().requires_grad_()
+                    term = unbiased(step.call, {step.call.operands[0]: u}, weigh(w))
+                self._inputs.append(u)
+                self._terms.append(term)
+                self.z = self.z + term.detach()
+        self._none = torch.zeros_like(x)
+        if step.bias is not None and flow.biased:
+            one = torch.ones((), dtype=x.dtype, device=x.device)
+            for change, weigh in flow.pairs:
+                self.z = self.z + change(one) * weigh(step.bias)
+
+    def passed(self, over: Tensor) -> Tensor:
+        """sum_p u_p v_p^T over."""
+        if not self._terms:
+            return self._none
+        slopes = torch.autograd.grad(self._terms, self._inputs, [over] * len(self._terms))
+        found = [u.detach() * slope for u, slope in zip(self._inputs, slopes, strict=True)]
+        return found[0] if len(found) == 1 else torch.stack(found).sum(0)
+
+
+class FirstOrder(Step):
+    """The terms of first order of any operation, where its operands are finite."""
+
+    def back(self, relevance: Tensor) -> tuple[Tensor, ...]:
+        over = torch.where(self.y == 0, 0.0, relevance / torch.where(self.y == 0, 1.0, self.y))
+        slopes = torch.autograd.grad(self.z, self.values, over, retain_graph=True)
+        found = tuple(
+            torch.where(value.isfinite(), value.detach() * slope, 0.0)
+            for value, slope in zip(self.values, slopes, strict=True)
+        )
+        self.owner.tell(self, relevance, found)
+        return found
