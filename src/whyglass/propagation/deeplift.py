@@ -42,6 +42,43 @@ class Pass(Propagation):
         self.start_scores = self.at_baseline(scores).detach()
 
 
+def propagate(
+    scorer: Scorer, baseline: Baseline, unsupported: Policy
+) -> tuple[Attribution, list[Pass]]:
+    """DeepLIFT's answer, and the passes that it came from."""
+    visible(scorer.model)
+    if scorer.probe is not None:
+        scorer.at_inputs(gradient=False)
+    starts = resolve(baseline, scorer)
+    passes: list[Pass] = []
+
+    def around(piece: slice, _rows: Rows) -> Pass:
+        passes.append(Pass(tuple(start[piece] for start in starts), unsupported))
+        return passes[-1]
+
+    scorer.interception = around
+    here = scorer.at_inputs(gradient=True)
+    scorer.cost.evaluations += scorer.rows
+    found = [p.start_scores for p in passes if p.start_scores is not None]
+    start_scores = torch.cat(found)
+    steps = tuple(
+        point - start if explained(point) else torch.zeros_like(point, dtype=torch.float32)
+        for point, start in zip(scorer.points, starts, strict=True)
+    )
+    values = times(here.gradients, steps, scorer.many)
+    accepted = sorted({op for p in passes for op in p.accepted})
+    notes = [f"passed by their plain gradient: {', '.join(accepted)}"] if accepted else []
+    answer = Attribution(
+        values,
+        here.scores,
+        start_scores,
+        starts,
+        checks=(completeness(values, here.scores, start_scores, TOLERANCE),),
+        notes=notes,
+    )
+    return answer, passes
+
+
 @dataclass(frozen=True, kw_only=True)
 class DeepLIFT(Method):
     r"""Differences from a baseline x', passed back by multipliers.
@@ -90,33 +127,4 @@ class DeepLIFT(Method):
             raise BadInput(f'unsupported must be "error" or "gradient", not {self.unsupported!r}')
 
     def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
-        visible(scorer.model)
-        if scorer.probe is not None:
-            scorer.at_inputs(gradient=False)
-        starts = resolve(baseline, scorer)
-        passes: list[Pass] = []
-
-        def around(piece: slice, _rows: Rows) -> Pass:
-            passes.append(Pass(tuple(start[piece] for start in starts), self.unsupported))
-            return passes[-1]
-
-        scorer.interception = around
-        here = scorer.at_inputs(gradient=True)
-        scorer.cost.evaluations += scorer.rows
-        found = [p.start_scores for p in passes if p.start_scores is not None]
-        start_scores = torch.cat(found)
-        steps = tuple(
-            point - start if explained(point) else torch.zeros_like(point, dtype=torch.float32)
-            for point, start in zip(scorer.points, starts, strict=True)
-        )
-        values = times(here.gradients, steps, scorer.many)
-        accepted = sorted({op for p in passes for op in p.accepted})
-        notes = [f"passed by their plain gradient: {', '.join(accepted)}"] if accepted else []
-        return Attribution(
-            values,
-            here.scores,
-            start_scores,
-            starts,
-            checks=(completeness(values, here.scores, start_scores, TOLERANCE),),
-            notes=notes,
-        )
+        return propagate(scorer, baseline, self.unsupported)[0]

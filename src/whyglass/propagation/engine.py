@@ -115,7 +115,11 @@ class Table:
 
 
 class Propagation(TorchFunctionMode):
-    """One forward pass under a table. Enter it, `track` the leaf, run the model."""
+    """One forward pass under a table. Enter it, `track` the leaf, run the model.
+
+    Afterwards `met` holds the operations that met a rule of their own, `accepted` those that had none,
+    and `last` the one that made the score, save for moves and copies.
+    """
 
     def __init__(self, table: Table, shadows: bool, unsupported: Policy = "error") -> None:
         super().__init__()
@@ -124,6 +128,7 @@ class Propagation(TorchFunctionMode):
         self._replaced: dict[int, tuple[Tensor, Tensor]] = {}
         self._stale: set[int] = set()
         self.met: set[str] = set()
+        self.last = ""
         self.accepted: dict[str, int] = {}
 
     def track(self, tensor: Tensor, at_baseline: Tensor | None) -> None:
@@ -189,6 +194,8 @@ class Propagation(TorchFunctionMode):
         )
         beside = tuple(map(self._one_at_baseline, leaves)) if self._shadows else ()
         call = Call(op, function, tuple(leaves), operands, form, beside)
+        if op not in STRUCTURAL:
+            self.last = op
         try:
             rule = self._table.rule(call)
         except KeyError:
