@@ -28,6 +28,7 @@ from whyglass.propagation.deconvolution import Deconvolution
 from whyglass.propagation.deep_shap import DeepSHAP
 from whyglass.propagation.deeplift import DeepLIFT
 from whyglass.propagation.guided_backprop import GuidedBackprop
+from whyglass.propagation.weight_of_evidence import WeightOfEvidence
 from whyglass.target import Contrast, LogOdds, Probability, Several
 
 __version__ = "0.1.0"
@@ -71,6 +72,7 @@ __all__ = [
     "SmoothGradSquared",
     "Unsupported",
     "VarGrad",
+    "WeightOfEvidence",
     "WhyglassError",
     "explain",
 ]
