@@ -18,6 +18,7 @@ from whyglass.explanation import Explanation, Legend
 from whyglass.gradient.expected_gradients import ExpectedGradients
 from whyglass.gradient.gradient_x_input import GradientXInput
 from whyglass.gradient.integrated_gradients import IntegratedGradients
+from whyglass.gradient.linearise import Linearised, linearise
 from whyglass.gradient.path_gradients import PathGradients
 from whyglass.gradient.saliency import Saliency
 from whyglass.gradient.smoothgrad import SmoothGrad
@@ -56,6 +57,7 @@ __all__ = [
     "IntegratedGradients",
     "LayerCAM",
     "Legend",
+    "Linearised",
     "LogOdds",
     "Mean",
     "Method",
@@ -75,4 +77,5 @@ __all__ = [
     "WeightOfEvidence",
     "WhyglassError",
     "explain",
+    "linearise",
 ]
