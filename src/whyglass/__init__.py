@@ -18,6 +18,7 @@ from whyglass.explanation import Explanation, Legend
 from whyglass.gradient.expected_gradients import ExpectedGradients
 from whyglass.gradient.gradient_x_input import GradientXInput
 from whyglass.gradient.integrated_gradients import IntegratedGradients
+from whyglass.gradient.linearise import Linearised, linearise
 from whyglass.gradient.path_gradients import PathGradients
 from whyglass.gradient.saliency import Saliency
 from whyglass.gradient.smoothgrad import SmoothGrad
@@ -28,6 +29,7 @@ from whyglass.propagation.deconvolution import Deconvolution
 from whyglass.propagation.deep_shap import DeepSHAP
 from whyglass.propagation.deeplift import DeepLIFT
 from whyglass.propagation.guided_backprop import GuidedBackprop
+from whyglass.propagation.weight_of_evidence import WeightOfEvidence
 from whyglass.target import Contrast, LogOdds, Probability, Several
 
 __version__ = "0.1.0"
@@ -55,6 +57,7 @@ __all__ = [
     "IntegratedGradients",
     "LayerCAM",
     "Legend",
+    "Linearised",
     "LogOdds",
     "Mean",
     "Method",
@@ -71,6 +74,8 @@ __all__ = [
     "SmoothGradSquared",
     "Unsupported",
     "VarGrad",
+    "WeightOfEvidence",
     "WhyglassError",
     "explain",
+    "linearise",
 ]

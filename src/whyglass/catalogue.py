@@ -29,6 +29,7 @@ from whyglass.propagation.deconvolution import Deconvolution
 from whyglass.propagation.deep_shap import DeepSHAP
 from whyglass.propagation.deeplift import DeepLIFT
 from whyglass.propagation.guided_backprop import GuidedBackprop
+from whyglass.propagation.weight_of_evidence import WeightOfEvidence
 
 METHODS: dict[str, type[Method]] = {
     method.name: method
@@ -50,6 +51,7 @@ METHODS: dict[str, type[Method]] = {
         ScoreCAM,
         DeepLIFT,
         DeepSHAP,
+        WeightOfEvidence,
         GuidedBackprop,
         Deconvolution,
         GuidedGradCAM,

@@ -61,6 +61,14 @@ class Method(ABC):
     def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
         """The values. `scorer.at_inputs` comes first: it settles target and points."""
 
+    def question(self, target: Target) -> Target:
+        """The target that is scored where `target` was asked for; the same one, unless overridden.
+
+        Raises:
+            BadInput: the method cannot answer this question.
+        """
+        return target
+
     @final
     def __call__(
         self,
@@ -98,7 +106,7 @@ class Method(ABC):
         scorer = Scorer(
             model,
             inputs,
-            target=target,
+            target=self.question(target),
             output=output,
             at=at,
             class_names=legend.class_names,

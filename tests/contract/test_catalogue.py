@@ -36,7 +36,7 @@ class TestEntry:
         assert kind.paper.authors
         assert kind.paper.title
         assert kind.paper.venue
-        assert 2010 <= kind.paper.year <= 2030
+        assert 2000 <= kind.paper.year <= 2030
         assert kind.paper.url.startswith("https://")
         assert kind.family in {"gradient", "cam", "coalition", "propagation", "combined"}
         assert kind.cost

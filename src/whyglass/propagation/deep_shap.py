@@ -14,7 +14,7 @@ from whyglass.errors import BadInput
 from whyglass.inputs import Leaves, explained, times
 from whyglass.method import Attribution
 from whyglass.paper import Paper
-from whyglass.propagation.deeplift import TOLERANCE, DifferenceMethod, Pass
+from whyglass.propagation.differences import TOLERANCE, DifferenceMethod, Pass
 from whyglass.propagation.engine import visible
 from whyglass.scorer import Rows, Scorer
 

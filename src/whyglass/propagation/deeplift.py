@@ -3,91 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-import torch
-from torch import Tensor
-
-from whyglass.baseline import Baseline, resolve
-from whyglass.checks import completeness
-from whyglass.inputs import Leaves, explained, times
-from whyglass.method import Attribution, Axiom, Method
+from whyglass.baseline import Baseline
+from whyglass.method import Attribution
 from whyglass.paper import Paper
-from whyglass.propagation import deeplift_rules as rules
-from whyglass.propagation.engine import Call, Policy, Propagation, Table, one_of, visible
-from whyglass.propagation.weighted import joins, norm_as_affine, weight_place
-from whyglass.scorer import Rows, Scorer
-
-MAX_POOLS = [f"{kind}max_pool{d}d" for kind in ("", "adaptive_") for d in (1, 2, 3)]
-TOLERANCE = 1e-3
-Differences = Literal["rescale", "reveal-cancel", "reveal-cancel-dense"]
-
-
-class Pass(Propagation):
-    """A forward pass at the inputs and, beside it, at the baseline."""
-
-    def __init__(self, starts: Leaves, rule: Differences, unsupported: Policy) -> None:
-        table = Table(
-            rules.rescale if rule == "rescale" else self._reveal_cancel,
-            rules.product,
-            by_name=dict.fromkeys(MAX_POOLS, rules.max_pool),
-        )
-        super().__init__(table, shadows=True, unsupported=unsupported)
-        self._starts, self._rule = starts, rule
-        self._sums: dict[int, rules.Sum] = {}
-        self.start_scores: Tensor | None = None
-
-    def begin(self, leaves: Leaves) -> None:
-        """Follow the leaves; integer ones are the same at the baseline."""
-        for leaf, start in zip(leaves, self._starts, strict=True):
-            if explained(leaf):
-                self.track(leaf, start)
-
-    def end(self, scores: Tensor) -> Tensor:
-        """The scores at the baseline come with the pass."""
-        self.start_scores = self.at_baseline(scores).detach()
-        return scores
-
-    def made(self, call: Call, result: Any) -> None:
-        """Remember weighted sums, for the rule that looks at their terms."""
-        if self._rule == "rescale":
-            return
-        if call.op == "batch_norm":
-            before = self._sums.get(id(call.leaves[call.operands[0]]))
-            if before is not None and before.scale is None and joins(before.call):
-                self._sums[id(result)] = rules.Sum(before.call, norm_as_affine(call)[0])
-        elif weight_place(call) is not None and (
-            self._rule == "reveal-cancel" or not call.op.startswith("conv")
-        ):
-            self._sums[id(result)] = rules.Sum(call)
-
-    def _reveal_cancel(self, call: Call) -> Tensor:
-        source = self._sums.get(id(call.leaves[call.operands[0]]))
-        return rules.rescale(call) if source is None else rules.reveal_cancel(call, source)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DifferenceMethod(Method):
-    """Abstract: differences from a baseline passed back by DeepLIFT's rules.
-
-    Args:
-        rule: for functions of one number. "rescale" passes the mean slope. "reveal-cancel" gives the
-            positive and the negative terms of the weighted sum before it a slope each, which shows
-            terms that cancel; where there is no such sum it is the same. "reveal-cancel-dense" keeps
-            convolutions to "rescale".
-        unsupported: "error" refuses an operation without a rule; "gradient" takes its plain gradient
-            and records it in the notes.
-    """
-
-    rule: Differences = "rescale"
-    unsupported: Policy = "error"
-
-    family: ClassVar[str] = "propagation"
-    axioms: ClassVar[tuple[Axiom, ...]] = ("completeness", "sensitivity", "dummy")
-
-    def __post_init__(self) -> None:
-        one_of("rule", self.rule, Differences)
-        one_of("unsupported", self.unsupported, Policy)
+from whyglass.propagation.differences import DifferenceMethod, propagate
+from whyglass.scorer import Scorer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,35 +49,4 @@ class DeepLIFT(DifferenceMethod):
     )
 
     def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
-        visible(scorer.model)
-        if scorer.probe is not None:
-            scorer.at_inputs(gradient=False)
-        starts = resolve(baseline, scorer)
-        passes: list[Pass] = []
-
-        def around(piece: slice, _rows: Rows) -> Pass:
-            passes.append(
-                Pass(tuple(start[piece] for start in starts), self.rule, self.unsupported)
-            )
-            return passes[-1]
-
-        scorer.interception = around
-        here = scorer.at_inputs(gradient=True)
-        scorer.cost.evaluations += scorer.rows
-        found = [p.start_scores for p in passes if p.start_scores is not None]
-        start_scores = torch.cat(found)
-        steps = tuple(
-            point - start if explained(point) else torch.zeros_like(point, dtype=torch.float32)
-            for point, start in zip(scorer.points, starts, strict=True)
-        )
-        values = times(here.gradients, steps, scorer.many)
-        accepted = sorted({op for p in passes for op in p.accepted})
-        notes = [f"passed by their plain gradient: {', '.join(accepted)}"] if accepted else []
-        return Attribution(
-            values,
-            here.scores,
-            start_scores,
-            starts,
-            checks=(completeness(values, here.scores, start_scores, TOLERANCE),),
-            notes=notes,
-        )
+        return propagate(scorer, baseline, self.rule, self.unsupported)[0]

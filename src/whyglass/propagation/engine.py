@@ -136,7 +136,11 @@ class Table:
 
 
 class Propagation(TorchFunctionMode):
-    """One forward pass under a table. Enter it, `track` the leaf, run the model."""
+    """One forward pass under a table. Enter it, `track` the leaf, run the model.
+
+    Afterwards `met` holds the operations that met a rule of their own, `accepted` those that had none,
+    and `last` the one that made the score, save for moves and copies.
+    """
 
     def __init__(
         self,
@@ -152,6 +156,7 @@ class Propagation(TorchFunctionMode):
         self._replaced: dict[int, tuple[Tensor, Tensor]] = {}
         self._stale: set[int] = set()
         self.met: set[str] = set()
+        self.last = ""
         self.accepted: dict[str, int] = {}
 
     def track(self, tensor: Tensor, at_baseline: Tensor | None) -> None:
@@ -224,6 +229,8 @@ class Propagation(TorchFunctionMode):
         beside = tuple(map(self._one_at_baseline, leaves)) if self._shadows else ()
         layer = self._layer_of(leaves)
         call = Call(op, function, tuple(leaves), operands, form, beside, layer)
+        if op not in STRUCTURAL:
+            self.last = op
         try:
             rule = self._table.rule(call)
         except KeyError:

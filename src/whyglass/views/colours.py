@@ -1,4 +1,4 @@
-"""One diverging scale for everything: blue against, orange for, nothing in between.
+"""One diverging scale for everything with a sign: blue against, orange for, nothing in between.
 
 Blue and orange stay apart for every common kind of colour blindness; lightness falls on both sides,
 so a grey print keeps the strength, and the views mark the sign with lines as well.
@@ -14,6 +14,8 @@ AGAINST, FOR = "#1f5fa8", "#c2570c"
 SIGNED = LinearSegmentedColormap.from_list(
     "whyglass", ["#0b2f63", AGAINST, "#9ec3e6", "#f7f7f5", "#f6bd85", FOR, "#6e2c00"]
 )
+# What has no middle is the darker, the larger.
+UNSIGNED = LinearSegmentedColormap.from_list("whyglass-unsigned", ["#eef4fb", "#9ec3e6", AGAINST])
 
 
 def limit(values: NDArray[np.floating]) -> float:
