@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from whyglass.propagation.engine import Call, derivative
 from whyglass.propagation.weighted import scaled, unbiased, weight_place
 
+PIECEWISE = frozenset({"relu", "relu6", "hardtanh", "leaky_relu", "threshold", "clamp", "abs"})
 # Below this share of its size a difference is rounding, and the slope there the derivative.
 SAME = {torch.float64: 1e-13, torch.float32: 1e-6}
 
@@ -44,8 +45,8 @@ def rescale(call: Call) -> Tensor:
     with torch.no_grad():
         y = call.run({call.operands[0]: x.detach()})
         step = x.detach() - before
-        slope = (y - call.run_at_baseline()) / step
-        near = step.abs() <= SAME.get(x.dtype, 1e-6) * torch.maximum(x.detach().abs(), before.abs())
+        slope = (y - call.at_baseline).div_(step)
+        near = _same(call, x.detach(), before, step)
     if bool(near.any()):
         slope = torch.where(near, derivative(call), slope)
     return _Scaled.apply(x, y, slope)
@@ -110,7 +111,7 @@ def reveal_cancel(call: Call, source: Sum) -> Tensor:
         parts = (terms[0][0] + terms[1][1], terms[0][1] + terms[1][0])
     with torch.no_grad():
         y = call.run({place: call.leaves[place].detach()})
-        at_start = call.run_at_baseline()
+        at_start = call.at_baseline
         alone = [call.run({place: before + part}) for part in parts]
         slopes: list[Tensor] = []
         size = torch.maximum(call.leaves[place].detach().abs(), before.abs())
@@ -122,6 +123,13 @@ def reveal_cancel(call: Call, source: Sum) -> Tensor:
             slopes.append(slope)
     cancelled = _Cancelled(parts, ways, (slopes[0], slopes[1]))
     return _Apart.apply(u, y, cancelled)
+
+
+def _same(call: Call, x: Tensor, before: Tensor, step: Tensor) -> Tensor:
+    """Where a difference is rounding: none but zero is where the function has straight pieces only."""
+    if call.op in PIECEWISE:
+        return step == 0
+    return step.abs() <= SAME.get(x.dtype, 1e-6) * torch.maximum(x.abs(), before.abs())
 
 
 def product(call: Call) -> Tensor:

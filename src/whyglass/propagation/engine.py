@@ -16,12 +16,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_map, tree_unflatten
 
 from whyglass.errors import BadInput, Unsupported
 from whyglass.propagation.decompositions import DECOMPOSITIONS
@@ -35,6 +35,7 @@ from whyglass.propagation.operations import (
     in_place,
     name_of,
 )
+from whyglass.propagation.trees import Form, flatten, leaves_of, mapped, unflatten
 
 Policy = Literal["error", "gradient"]
 
@@ -59,7 +60,7 @@ class Call:
     function: Callable[..., Any]
     leaves: tuple[Any, ...]
     operands: tuple[int, ...]
-    form: TreeSpec
+    form: Form
     baseline_leaves: tuple[Any, ...] = ()
     layer: str = ""
 
@@ -67,14 +68,15 @@ class Call:
         """The operation, with other operands in some places if given."""
         return self._call(self.leaves, replaced or {})
 
-    def run_at_baseline(self) -> Any:
-        """The operation at the baseline."""
+    @cached_property
+    def at_baseline(self) -> Any:
+        """The operation's result at the baseline."""
         with torch.no_grad():
             return self._call(self.baseline_leaves, {})
 
     def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Positional and keyword arguments."""
-        return tree_unflatten(list(self.leaves), self.form)
+        return unflatten(iter(self.leaves), self.form)
 
     def argument(self, position: int, name: str) -> Any:
         """One argument, by position or by name; None if it was not given."""
@@ -83,7 +85,7 @@ class Call:
 
     def _call(self, leaves: tuple[Any, ...], replaced: Mapping[int, Tensor]) -> Any:
         given = [replaced.get(place, leaf) for place, leaf in enumerate(leaves)]
-        args, kwargs = tree_unflatten(given, self.form)
+        args, kwargs = unflatten(iter(given), self.form)
         return self.function(*args, **kwargs)
 
 
@@ -165,7 +167,7 @@ class Propagation(TorchFunctionMode):
 
     def at_baseline(self, value: Any) -> Any:
         """A tensor, or a structure of them, at the baseline; untracked ones are the same there."""
-        return tree_map(self._one_at_baseline, value)
+        return mapped(self._one_at_baseline, value)
 
     def _one_at_baseline(self, value: Any) -> Any:
         known = self._tracked.get(id(value))
@@ -176,8 +178,8 @@ class Propagation(TorchFunctionMode):
     ) -> Any:
         given: tuple[tuple[Any, ...], dict[str, Any]] = (tuple(args), kwargs or {})
         if self._replaced:
-            given = tree_map(self._current, given)
-        tracked = [leaf for leaf in tree_flatten(given)[0] if id(leaf) in self._tracked]
+            given = mapped(self._current, given)
+        tracked = [leaf for leaf in leaves_of(given) if id(leaf) in self._tracked]
         if not tracked:
             return func(*given[0], **given[1])
         return self._dispatch(func, given[0], dict(given[1]), tracked)
@@ -220,7 +222,8 @@ class Propagation(TorchFunctionMode):
         self._stale.add(old.untyped_storage().data_ptr())
 
     def _apply(self, op: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        leaves, form = tree_flatten((args, kwargs))
+        leaves: list[Any] = []
+        form = flatten((args, kwargs), leaves)
         operands = tuple(
             place
             for place, leaf in enumerate(leaves)
@@ -241,7 +244,7 @@ class Propagation(TorchFunctionMode):
         if rule is not None:
             self.met.add(op)
         result = call.run() if rule is None else rule(call)
-        self._follow(result, call.run_at_baseline() if self._shadows else None)
+        self._follow(result, call.at_baseline if self._shadows else None)
         self.made(call, result)
         return result
 
@@ -251,12 +254,12 @@ class Propagation(TorchFunctionMode):
     def _layer_of(self, given: Any) -> str:
         if not self._layers:
             return ""
-        found = (self._layers.get(id(leaf)) for leaf in tree_flatten(given)[0])
+        found = (self._layers.get(id(leaf)) for leaf in leaves_of(given))
         return next(filter(None, found), self._layer)
 
     def _follow(self, result: Any, at_baseline: Any) -> None:
-        made = tree_flatten(result)[0]
-        beside = tree_flatten(at_baseline)[0] if self._shadows else [None] * len(made)
+        made = leaves_of(result)
+        beside = leaves_of(at_baseline) if self._shadows else [None] * len(made)
         for tensor, shadow in zip(made, beside, strict=True):
             if isinstance(tensor, Tensor):
                 self.track(tensor, shadow)

@@ -12,41 +12,35 @@ from whyglass.baseline import Baseline
 from whyglass.checks import not_flat
 from whyglass.inputs import Leaves, explained
 from whyglass.method import Attribution, Method
-from whyglass.propagation.engine import Call, Propagation, Rule, Table, derivative, visible
+from whyglass.propagation.engine import Call, Propagation, Rule, Table, visible
 from whyglass.propagation.operations import GATES
 from whyglass.scorer import Rows, Scorer
 
 
-class _Rectified(torch.autograd.Function):
-    """y as it is; backwards the positive part of the gradient, times a slope if there is one."""
+class _Positive(torch.autograd.Function):
+    """y as it is; backwards the positive part of the gradient, to whatever y is made of."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, slope: Tensor | None) -> Tensor:
-        ctx.slope = slope
-        return y
+    def forward(ctx: Any, source: Tensor, y: Tensor) -> Tensor:
+        return y.view_as(y)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        positive = gradients[0].relu()
-        return positive if ctx.slope is None else positive * ctx.slope, None, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0].clamp_min(0), None
 
 
 def guided(call: Call) -> Tensor:
     """m_x = f'(x) max(m_y, 0): for ReLU both the input and the gradient must be positive."""
-    return _rectified(call, derivative(call))
+    y = call.run()
+    return _Positive.apply(y, y.detach())
 
 
 def deconvolved(call: Call) -> Tensor:
     """m_x = max(m_y, 0), whatever the input was."""
-    return _rectified(call, None)
-
-
-def _rectified(call: Call, slope: Tensor | None) -> Tensor:
-    place = call.operands[0]
-    x = call.leaves[place]
+    x = call.leaves[call.operands[0]]
     with torch.no_grad():
-        y = call.run({place: x.detach()})
-    return _Rectified.apply(x, y, slope)
+        y = call.run()
+    return _Positive.apply(x, y)
 
 
 class _Pass(Propagation):

@@ -20,7 +20,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten
 
 from whyglass.errors import BadInput
 from whyglass.inputs import Leaves, explained
@@ -29,6 +28,7 @@ from whyglass.propagation.engine import Call, Policy, Propagation, Table
 from whyglass.propagation.lrp_rules import Rule
 from whyglass.propagation.operations import STRUCTURAL
 from whyglass.propagation.steps import FirstOrder, Kept, Passed, Seed, Step
+from whyglass.propagation.trees import leaves_of
 from whyglass.propagation.weighted import (
     along,
     bias_of,
@@ -101,7 +101,7 @@ class Relevance(Propagation):
         """How deep each tensor is, and whether it is a gate."""
         operands = [id(call.leaves[place]) for place in call.operands]
         depth = max((self._depth.get(operand, 0) for operand in operands), default=0)
-        made = tree_flatten(result)[0]
+        made = leaves_of(result)
         step = self._made.get(id(made[0]))
         if step is not None and step.weight is not None and step.call is call:
             depth += 1
@@ -148,7 +148,7 @@ class Relevance(Propagation):
             bias = along(bias, y) if call.op.startswith("conv") else bias
             y = y + bias
         shared = bias if self._bias == "share" else None
-        step = Step(self, call, operands, values, z, y, shared, share, weight=weight)
+        step = Step(self, call, operands, values, z, y, bias, share, shared, weight=weight)
         return self._hang(step)
 
     def _hang(self, step: Step) -> Tensor:
@@ -177,7 +177,8 @@ class Relevance(Propagation):
         values = (x.detach().requires_grad_(),)
         with torch.enable_grad():
             z = values[0].expand_as(y) * 1.0
-        return self._hang(Step(self, call, (x,), values, z, y, y - z.detach()))
+        shift = y - z.detach()
+        return self._hang(Step(self, call, (x,), values, z, y, shift, bias=shift))
 
     def _hand_over(self, call: Call) -> Any:
         """All relevance to the one operand, summed where it was broadcast."""
@@ -237,13 +238,12 @@ class Relevance(Propagation):
             values = (x.detach().requires_grad_(),)
             with torch.enable_grad():
                 z = values[0] * along(scale, y)
-            return self._hang(Step(self, call, (x,), values, z, y, along(shift, y)))
-        with torch.enable_grad():
-            z = before.z * along(scale, y)
-        joined = replace(before, z=z, y=y, scale=scale, arrived=[])
-        if self._bias == "share":
-            own = bias_of(before.call)
-            joined.bias = along(shift if own is None else shift + own * scale, y)
+            shift = along(shift, y)
+            return self._hang(Step(self, call, (x,), values, z, y, shift, bias=shift))
+        own = bias_of(before.call)
+        shift = along(shift if own is None else shift + own * scale, y)
+        bias = shift if self._bias == "share" else None
+        joined = replace(before, y=y, shift=shift, bias=bias, scale=scale, arrived=[])
         self.steps.remove(before)
         return self._hang(joined)
 

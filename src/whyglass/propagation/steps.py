@@ -11,8 +11,8 @@ from torch import Tensor
 
 from whyglass.errors import BadInput
 from whyglass.propagation.engine import Call
-from whyglass.propagation.lrp_rules import PROPORTIONAL, Flow, Rule
-from whyglass.propagation.weighted import scaled, unbiased
+from whyglass.propagation.lrp_rules import PROPORTIONAL, Flow, Part, Rule, falls, rises
+from whyglass.propagation.weighted import along, scaled, unbiased
 
 
 class Passed(torch.autograd.Function):
@@ -70,8 +70,8 @@ class Step:
     """One operation on its operands, and z, what they add up to.
 
     `operands` hang in the network's graph, `values` are cut from it, and `z` is a graph of its own over
-    the values, without the bias; `bias` is set where it shares. `scale` is that of a batch norm joined
-    to the weights, `share` how much of the relevance each operand's terms get.
+    the values. The output is y = scale * z + shift, `scale` being that of a batch norm joined to the
+    weights; `bias` is the shift where it shares. `share` is what each operand gets of the relevance.
     """
 
     owner: Owner
@@ -80,8 +80,9 @@ class Step:
     values: tuple[Tensor, ...]
     z: Tensor
     y: Tensor
-    bias: Tensor | None = None
+    shift: Tensor | None = None
     share: float = 1.0
+    bias: Tensor | None = None
     depth: int = 0
     scale: Tensor | None = None
     weight: int | None = None
@@ -107,26 +108,28 @@ class Step:
     def _proportional(self, flow: Flow, relevance: Tensor) -> tuple[Tensor, ...]:
         """The terms as they are: the operation's own gradient."""
         over = self._divided(flow, relevance, self._total())
+        if self.scale is not None:
+            over = over.mul_(along(self.scale, over))
         slopes = torch.autograd.grad(self.z, self.values, over, retain_graph=True)
+        if self.weight is not None:
+            # The gradient of a weighted operation is new memory, that of a sum may be `over` itself.
+            return (slopes[0].mul_(self.values[0].detach()),)
         found = zip(self.values, slopes, strict=True)
-        if self.share == 1:
-            return tuple(value.detach() * slope for value, slope in found)
         return tuple(value.detach() * slope * self.share for value, slope in found)
 
     def _two_sided(self, flows: Sequence[Flow], relevance: Tensor) -> Tensor:
         """Positive and negative terms apart; a side without terms leaves its share to the other."""
         one, other = flows
         first = _Terms(self, one)
-        over = relevance * one.share
-        left = torch.where(first.z == 0, over, 0.0)
+        over = relevance if one.share == 1 else relevance * one.share
+        left = over * (first.z == 0)
         if not other.share and not left.any():
             return first.passed(self._divided(one, over, first.z))
         second = _Terms(self, other)
         rest = relevance * other.share
-        over = over + torch.where(second.z == 0, rest, 0.0)
-        return first.passed(self._divided(one, over, first.z)) + second.passed(
-            self._divided(other, rest + left, second.z)
-        )
+        over = over + rest * (second.z == 0)
+        found = first.passed(self._divided(one, over, first.z))
+        return found + second.passed(self._divided(other, rest + left, second.z))
 
     def _by_sign(self, flows: Sequence[Flow], relevance: Tensor) -> Tensor:
         """Each flow for the outputs that it serves."""
@@ -142,23 +145,35 @@ class Step:
             found = found + terms.passed(self._divided(flow, mine, terms.z))
         return found
 
+    def part(self, change: Part) -> Tensor | None:
+        """The input changed, or None if nothing of it is left."""
+        x = self.values[0].detach()
+        if change in (rises, falls) and bool(x.amin() >= 0):
+            return x if change is rises else None
+        return change(x)
+
     def _total(self) -> Tensor:
-        z = self.z.detach()
-        return z if self.bias is None else z + self.bias
+        """What the terms add up to, with the bias if it shares."""
+        if self.shift is None or self.bias is not None:
+            return self.y
+        return self.y - self.shift if self.scale is not None else self.z.detach()
 
     def _divided(self, flow: Flow, relevance: Tensor, z: Tensor) -> Tensor:
         """R / z, zero where z is."""
         if flow.epsilon:
-            near = flow.epsilon if flow.plain else torch.where(z < 0, -flow.epsilon, flow.epsilon)
-            return relevance / (z + near)
+            near = torch.full((), flow.epsilon, dtype=z.dtype, device=z.device)
+            near = z + near if flow.plain else torch.copysign(near, z).add_(z)
+            return torch.div(relevance, near, out=near)
         nothing = z == 0
+        if not nothing.any():
+            return relevance / z
         if flow.strict and bool((nothing & (relevance != 0)).any()):
             raise BadInput(
                 f"LRP divides relevance by zero in {self.name}: the contributions of its inputs add "
                 "up to nothing there, so they have no shares; give the rule an epsilon, for example "
                 "rule=Epsilon(epsilon=1e-6)"
             )
-        return torch.where(nothing, 0.0, relevance / torch.where(nothing, 1.0, z))
+        return relevance.div(z.masked_fill(nothing, 1)).masked_fill_(nothing, 0)
 
 
 class _Terms:
@@ -170,17 +185,17 @@ class _Terms:
         w = scaled(step.call.leaves[step.weight].detach(), step.scale)
         self._inputs: list[Tensor] = []
         self._terms: list[Tensor] = []
-        self.z = torch.zeros_like(step.y)
         for change, weigh in flow.pairs:
-            u = change(x)
-            if u.any():
-                with torch.enable_grad():
-                    u = u.detach().requires_grad_()
-                    term = unbiased(step.call, {step.call.operands[0]: u}, weigh(w))
-                self._inputs.append(u)
-                self._terms.append(term)
-                self.z = self.z + term.detach()
-        self._none = torch.zeros_like(x)
+            u = step.part(change)
+            if u is None:
+                continue
+            with torch.enable_grad():
+                u = u.detach().requires_grad_()
+                self._terms.append(unbiased(step.call, {step.call.operands[0]: u}, weigh(w)))
+            self._inputs.append(u)
+        parts = [term.detach() for term in self._terms]
+        self.z = sum(parts[1:], parts[0]) if parts else torch.zeros_like(step.y)
+        self._none = x
         if step.bias is not None and flow.biased:
             one = torch.ones((), dtype=x.dtype, device=x.device)
             for change, weigh in flow.pairs:
@@ -189,10 +204,10 @@ class _Terms:
     def passed(self, over: Tensor) -> Tensor:
         """sum_p u_p v_p^T over."""
         if not self._terms:
-            return self._none
+            return torch.zeros_like(self._none)
         slopes = torch.autograd.grad(self._terms, self._inputs, [over] * len(self._terms))
-        found = [u.detach() * slope for u, slope in zip(self._inputs, slopes, strict=True)]
-        return found[0] if len(found) == 1 else torch.stack(found).sum(0)
+        found = [slope.mul_(u.detach()) for u, slope in zip(self._inputs, slopes, strict=True)]
+        return sum(found[1:], found[0])
 
 
 class FirstOrder(Step):

@@ -63,15 +63,23 @@ def scaled(weight: Tensor, scale: Tensor | None) -> Tensor:
 
 def norm_as_affine(call: Call) -> tuple[Tensor, Tensor]:
     """Scale and shift of a batch norm by running statistics, a number a channel each."""
-    mean, variance, weight, bias = (
-        call.argument(position, name)
-        for position, name in enumerate(("running_mean", "running_var", "weight", "bias"), 1)
+    args, kwargs = call.arguments()
+    names = (
+        "input",
+        "running_mean",
+        "running_var",
+        "weight",
+        "bias",
+        "training",
+        "momentum",
+        "eps",
     )
-    eps = call.argument(7, "eps")
+    given = dict(zip(names, args, strict=False)) | kwargs
+    weight, bias = given.get("weight"), given.get("bias")
     with torch.no_grad():
-        scale = torch.rsqrt(variance + (1e-5 if eps is None else eps))
+        scale = torch.rsqrt(given["running_var"] + given.get("eps", 1e-5))
         scale = scale if weight is None else scale * weight
-        return scale, (0 if bias is None else bias) - mean * scale
+        return scale, (0 if bias is None else bias) - given["running_mean"] * scale
 
 
 def joins(call: Call) -> bool:
