@@ -19,7 +19,8 @@ from whyglass.propagation.engine import Policy, Propagation, Table, visible
 from whyglass.scorer import Rows, Scorer
 
 MAX_POOLS = [f"{kind}max_pool{d}d" for kind in ("", "adaptive_") for d in (1, 2, 3)]
-TABLE = Table(rules.rescale, rules.product, dict.fromkeys(MAX_POOLS, rules.max_pool))
+NAMED = dict.fromkeys(MAX_POOLS, rules.max_pool) | {"logsumexp": rules.logsumexp}
+TABLE = Table(rules.rescale, rules.product, NAMED)
 TOLERANCE = 1e-3
 
 

@@ -44,8 +44,11 @@ def rescale(call: Call) -> Tensor:
         step = x.detach() - before
         slope = (y - call.run_at_baseline()) / step
         near = step.abs() <= SAME.get(x.dtype, 1e-6) * torch.maximum(x.detach().abs(), before.abs())
+        # Masks of minus infinity are equal and have no difference.
+        near |= x.detach() == before
     if bool(near.any()):
-        slope = torch.where(near, derivative(call), slope)
+        # A square root at zero has no slope; without a change it needs none.
+        slope = torch.where(near, derivative(call).nan_to_num(0.0, 0.0, 0.0), slope)
     return _Scaled.apply(x, y, slope)
 
 
@@ -63,6 +66,31 @@ def product(call: Call) -> Tensor:
         value = call.run()
     split = call.run({second: b_mean}) + call.run({first: a_mean})
     return split + (value - split.detach())
+
+
+def _falling(d: Tensor) -> Tensor:
+    """(1 - exp(-d)) / d for d >= 0, which is 1 at zero."""
+    return torch.where(d == 0, 1.0, -torch.expm1(-d) / d)
+
+
+def logsumexp(call: Call) -> Tensor:
+    """y = log sum_j exp(x_j) by the Rescale rule of exp and log, in logarithms.
+
+    With L(u, v) = (u - v) / log(u / v) the multipliers are L(exp x_j, exp x'_j) / L(exp y, exp y').
+    The logarithmic mean L is concave and homogeneous, so they add up to at most 1, however far apart
+    input and baseline are.
+    """
+    place = call.operands[0]
+    x, before = call.leaves[place], call.baseline_leaves[place]
+    args, kwargs = call.arguments()
+    given = dict(zip(("dim", "keepdim"), args[1:], strict=False)) | kwargs
+    with torch.no_grad():
+        y, y0 = (torch.logsumexp(at, given["dim"], keepdim=True) for at in (x.detach(), before))
+        share = torch.exp(torch.maximum(x.detach(), before) - torch.maximum(y, y0))
+        weights = share * _falling((x.detach() - before).abs()) / _falling((y - y0).abs())
+        weights = torch.where(share == 0, 0.0, weights)
+    found = _Scaled.apply(x, y, weights)
+    return found if given.get("keepdim") else found.squeeze(given["dim"])
 
 
 class _Routed(torch.autograd.Function):
