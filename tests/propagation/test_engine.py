@@ -83,7 +83,8 @@ SPELLINGS: list[Callable[[Tensor], Tensor]] = [
     lambda x: x.max(1).values, lambda x: x.max(1)[0], lambda x: x.min(-1).values,
     lambda x: torch.max(x, dim=1, keepdim=True)[0] * x, lambda x: x.amax(1),
     lambda x: x.amin(1, True) * x, lambda x: x.reshape(4, 2, 3).amax((-1, 1)),
-    lambda x: x.reshape(4, 2, 3).max(1)[0], lambda x: torch.max(x, x.flip(1)), lambda x: torch.min(x, other=x.flip(1)),
+    lambda x: x.reshape(4, 2, 3).max(1)[0],
+    lambda x: torch.max(x, x.flip(1)), lambda x: torch.min(x, other=x.flip(1)),
     lambda x: x.var(1), lambda x: x.var(1, False), lambda x: torch.var(x, dim=1, correction=2),
     lambda x: x.std(1), lambda x: torch.std(x, (1,), correction=0, keepdim=True) * x,
     lambda x: x.norm(dim=1), lambda x: torch.norm(x, 2, 1, True) * x,
@@ -92,6 +93,7 @@ SPELLINGS: list[Callable[[Tensor], Tensor]] = [
     lambda x: torch.softmax(x * 300, 1) * RAMP, lambda x: torch.softmax(x, 1, torch.float64) * RAMP,
     lambda x: F.log_softmax(x * 300, 1) * RAMP, lambda x: torch.logsumexp(x * 300, (1,)),
     lambda x: x.masked_fill(torch.eye(4, 6).bool(), -torch.inf).softmax(1) * x,
+    lambda x: x.gather(1, torch.tensor([[0, 5, 5, 1, 2, 2]]).expand_as(x)).relu(),
     augmented, item_assignment, index_add,
 ]  # fmt: skip
 
@@ -156,6 +158,20 @@ def test_recurrent_layers(kind: type[nn.RNNBase], settings: dict[str, object]) -
     torch.manual_seed(0)
     layer = kind(2, 5, batch_first=True, **settings).double().eval()
     assert gap(lambda x: layer(x.reshape(4, 3, 2))[0]) < 1e-12
+
+
+@pytest.mark.parametrize("kind", [nn.LSTMCell, nn.GRUCell, nn.RNNCell])
+@pytest.mark.parametrize("bias", [True, False])
+def test_recurrent_cells(kind: type[nn.RNNCellBase], bias: bool) -> None:
+    torch.manual_seed(0)
+    cell = kind(3, 3, bias).double().eval()
+
+    def twice(x: Tensor) -> Tensor:
+        state = cell(x[:, :3])
+        again = cell(x[:, 3:], state)
+        return again[0] * again[1] if isinstance(again, tuple) else again
+
+    assert gap(twice) < 1e-12
 
 
 @pytest.mark.parametrize("masked", ["none", "causal", "padding", "float"])
