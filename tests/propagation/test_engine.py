@@ -134,6 +134,28 @@ def test_a_row_that_does_not_change_has_no_part() -> None:
         assert found.checks[0].measured < 1e-12
 
 
+def test_a_quotient_is_the_product_rule_solved() -> None:
+    x = torch.tensor([[3.0, 2.0], [3.0, -2.0]], dtype=torch.float64)
+    start = torch.tensor([1.0, 4.0], dtype=torch.float64)
+    found = DeepLIFT()(lambda x: x[:, 0] / x[:, 1], x, baseline=start).values
+    mean = (3 / 2 + 1 / 4) / 2
+    expected = [[2 / 3, -mean * -2 / 3], [2 * (-1 / 2 + 1 / 4) / 2, -2 / -8 * -6]]
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("norm", [F.normalize, lambda x: F.rms_norm(x, (6,), eps=1e-12)])
+def test_a_norm_of_nothing_at_the_baseline_gives_no_large_values(
+    norm: Callable[..., Tensor],
+) -> None:
+    """No 1 / eps: 2 y_0 at the component itself less y_0 x_j^2 / |x|^2 for its part in the norm."""
+    found = DeepLIFT()(lambda x: norm(x)[:, 0], X)
+    y = norm(X)[:, :1]
+    expected = -y * F.normalize(X).square()
+    expected[:, :1] += 2 * y
+    torch.testing.assert_close(found.values, expected, atol=1e-4, rtol=0)
+    assert found.checks[0].measured < 1e-12
+
+
 def test_a_softmax_far_from_its_baseline_stays_small() -> None:
     """Exact in logarithms: w_j = L(exp x_j, exp x'_j) / L(exp y, exp y'), L the logarithmic mean."""
     x, start = X[:1] * 3, torch.zeros(6, dtype=torch.float64)

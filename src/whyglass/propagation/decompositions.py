@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.overrides import handle_torch_function, has_torch_function
 
 from whyglass.errors import Unsupported
 from whyglass.propagation.recurrent import RECURRENT
@@ -38,16 +39,23 @@ def log_softmax(_: Propagation, input: Tensor, dim: int, *rest: Any, **named: An
     return input - torch.logsumexp(input, dim, keepdim=True)
 
 
+def quotient(a: Any, b: Tensor) -> Tensor:
+    """a / b as one operation that the mode sees, whoever spelled it."""
+    if has_torch_function((a, b)):
+        return handle_torch_function(quotient, (a, b), a, b)
+    return a / b
+
+
 def divide(_: Propagation, a: Any, b: Any, *, rounding_mode: str | None = None) -> Tensor:
-    """a * (1 / b)."""
+    """a / b, or a times a constant."""
     if rounding_mode is not None:
         raise Unsupported("division with rounding has no gradient and no rule")
-    return a * torch.reciprocal(b) if isinstance(b, Tensor) else torch.mul(a, 1 / b)
+    return quotient(a, b) if isinstance(b, Tensor) else torch.mul(a, 1 / b)
 
 
 def divide_swapped(_: Propagation, b: Tensor, a: Any) -> Tensor:
     """a / b, called as b's method."""
-    return a * torch.reciprocal(b)
+    return quotient(a, b)
 
 
 def addmm(
@@ -59,7 +67,7 @@ def addmm(
 
 def _standardise(x: Tensor, axes: tuple[int, ...], eps: float) -> Tensor:
     centred = x - x.mean(axes, keepdim=True)
-    return centred * torch.rsqrt(torch.square(centred).mean(axes, keepdim=True) + eps)
+    return centred / torch.sqrt(torch.square(centred).mean(axes, keepdim=True) + eps)
 
 
 def layer_norm(
@@ -127,7 +135,7 @@ def rms_norm(
     """x / sqrt(mean x^2 + eps) * weight over the last axes."""
     axes = tuple(range(-len(tuple(normalized_shape)), 0))
     eps = torch.finfo(input.dtype).eps if eps is None else eps
-    found = input * torch.rsqrt(torch.square(input).mean(axes, keepdim=True) + eps)
+    found = input / torch.sqrt(torch.square(input).mean(axes, keepdim=True) + eps)
     return found if weight is None else found * weight
 
 

@@ -19,7 +19,10 @@ from whyglass.propagation.engine import Policy, Propagation, Table, visible
 from whyglass.scorer import Rows, Scorer
 
 MAX_POOLS = [f"{kind}max_pool{d}d" for kind in ("", "adaptive_") for d in (1, 2, 3)]
-NAMED = dict.fromkeys(MAX_POOLS, rules.max_pool) | {"logsumexp": rules.logsumexp}
+NAMED = dict.fromkeys(MAX_POOLS, rules.max_pool) | {
+    "logsumexp": rules.logsumexp,
+    "quotient": rules.quotient,
+}
 TABLE = Table(rules.rescale, rules.product, NAMED)
 TOLERANCE = 1e-3
 
@@ -52,9 +55,10 @@ class DeepLIFT(Method):
 
     Linear operations pass their weights. Elementwise ones pass the Rescale rule, the derivative where
     x = x'. A product of two activations passes to each the mean of the other at both ends, which is
-    the Shapley value of two players; softmax, norms and attention pass as the elementary operations
-    they are made of; max-pooling passes its rise and fall to the places that made them. The values
-    add up to S(x) - S(x') to rounding on any network whose operations have rules. Units: score.
+    the Shapley value of two players, and a quotient as the product it undoes; softmax, norms and
+    attention pass as the elementary operations they are made of; maxima and max-pooling pass their
+    rise and fall to the places that made them. The values add up to S(x) - S(x') to rounding on any
+    network whose operations have rules. Units: score.
     Source: Shrikumar, Greenside & Kundaje (2017), sections 3.2 to 3.5.
 
     Args:

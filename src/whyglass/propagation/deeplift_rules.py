@@ -68,6 +68,25 @@ def product(call: Call) -> Tensor:
     return split + (value - split.detach())
 
 
+def quotient(call: Call) -> Tensor:
+    """y = a / b: the product rule of a = y b, solved for y.
+
+    y - y' = (a - a' - (y + y') / 2 (b - b')) / ((b + b') / 2). Where b changes its sign that could
+    divide by zero: there it is the product of a and 1 / b. A product throughout would give the
+    reciprocal of a denominator near zero, as norms have at a baseline of zero, half of all the weight.
+    """
+    (a, a0), (b, b0) = zip(call.leaves, call.baseline_leaves, strict=True)
+    with torch.no_grad():
+        y, total = call.run(), b + b0
+        same = (b > 0) == (b0 > 0)
+        per_a = torch.where(same, 2 / total, (1 / b + 1 / b0) / 2)
+        per_b = torch.where(same, -(y + call.run_at_baseline()) / total, -(a + a0) / (2 * b * b0))
+    split = torch.zeros_like(y)
+    for place in call.operands:
+        split = split + call.leaves[place] * (per_a, per_b)[place]
+    return split + (y - split.detach())
+
+
 def _falling(d: Tensor) -> Tensor:
     """(1 - exp(-d)) / d for d >= 0, which is 1 at zero."""
     return torch.where(d == 0, 1.0, -torch.expm1(-d) / d)
