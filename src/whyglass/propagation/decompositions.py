@@ -6,12 +6,14 @@ own, by the names torch gives them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.overrides import handle_torch_function, has_torch_function
 
 from whyglass.errors import Unsupported
 from whyglass.propagation.recurrent import RECURRENT
@@ -20,42 +22,40 @@ if TYPE_CHECKING:
     from whyglass.propagation.engine import Propagation
 
 
-def _shift(engine: Propagation, x: Tensor, dim: int) -> Tensor:
-    """A constant that keeps exp from overflowing, the same at input and baseline."""
-    with torch._C.DisableTorchFunction(), torch.no_grad():  # pyright: ignore[reportPrivateUsage]  no other way
-        here = x.detach().amax(dim, keepdim=True)
-        return torch.maximum(here, engine.at_baseline(x).detach().amax(dim, keepdim=True))
+def _dtype(given: tuple[Any, ...]) -> torch.dtype | None:
+    """Where a softmax is told its type: by position after an internal number, or by name."""
+    return next((one for one in given if isinstance(one, torch.dtype)), None)
 
 
-def softmax(engine: Propagation, input: Tensor, dim: int, *_: Any, **__: Any) -> Tensor:  # noqa: A002  torch's name
-    """exp(x - c) / sum exp(x - c)."""
-    powers = torch.exp(input - _shift(engine, input, dim))
-    return powers * torch.reciprocal(powers.sum(dim, keepdim=True))
+def softmax(_: Propagation, input: Tensor, dim: int, *rest: Any, **named: Any) -> Tensor:  # noqa: A002  torch's name
+    """exp(x - log sum exp x): unlike a quotient of sums, all its multipliers stay within 1."""
+    return torch.exp(F.log_softmax(input, dim, dtype=_dtype((*rest, *named.values()))))
 
 
-def log_softmax(engine: Propagation, input: Tensor, dim: int, *_: Any, **__: Any) -> Tensor:  # noqa: A002  torch's name
-    """x - c - log sum exp(x - c)."""
-    shifted = input - _shift(engine, input, dim)
-    return shifted - torch.log(torch.exp(shifted).sum(dim, keepdim=True))
+def log_softmax(_: Propagation, input: Tensor, dim: int, *rest: Any, **named: Any) -> Tensor:  # noqa: A002  torch's name
+    """x - log sum exp x."""
+    wanted = _dtype((*rest, *named.values()))
+    input = input if wanted is None else input.to(wanted)  # noqa: A001  torch's name
+    return input - torch.logsumexp(input, dim, keepdim=True)
 
 
-def logsumexp(engine: Propagation, input: Tensor, dim: int, keepdim: bool = False) -> Tensor:  # noqa: A002  torch's name
-    """c + log sum exp(x - c)."""
-    shift = _shift(engine, input, dim)
-    found = torch.log(torch.exp(input - shift).sum(dim, keepdim=True)) + shift
-    return found if keepdim else found.squeeze(dim)
+def quotient(a: Any, b: Tensor) -> Tensor:
+    """a / b as one operation that the mode sees, whoever spelled it."""
+    if has_torch_function((a, b)):
+        return handle_torch_function(quotient, (a, b), a, b)
+    return a / b
 
 
 def divide(_: Propagation, a: Any, b: Any, *, rounding_mode: str | None = None) -> Tensor:
-    """a * (1 / b)."""
+    """a / b, or a times a constant."""
     if rounding_mode is not None:
         raise Unsupported("division with rounding has no gradient and no rule")
-    return a * torch.reciprocal(b) if isinstance(b, Tensor) else torch.mul(a, 1 / b)
+    return quotient(a, b) if isinstance(b, Tensor) else torch.mul(a, 1 / b)
 
 
 def divide_swapped(_: Propagation, b: Tensor, a: Any) -> Tensor:
     """a / b, called as b's method."""
-    return a * torch.reciprocal(b)
+    return quotient(a, b)
 
 
 def addmm(
@@ -67,7 +67,7 @@ def addmm(
 
 def _standardise(x: Tensor, axes: tuple[int, ...], eps: float) -> Tensor:
     centred = x - x.mean(axes, keepdim=True)
-    return centred * torch.rsqrt(torch.square(centred).mean(axes, keepdim=True) + eps)
+    return centred / torch.sqrt(torch.square(centred).mean(axes, keepdim=True) + eps)
 
 
 def layer_norm(
@@ -135,8 +135,110 @@ def rms_norm(
     """x / sqrt(mean x^2 + eps) * weight over the last axes."""
     axes = tuple(range(-len(tuple(normalized_shape)), 0))
     eps = torch.finfo(input.dtype).eps if eps is None else eps
-    found = input * torch.rsqrt(torch.square(input).mean(axes, keepdim=True) + eps)
+    found = input / torch.sqrt(torch.square(input).mean(axes, keepdim=True) + eps)
     return found if weight is None else found * weight
+
+
+def glu(_: Propagation, input: Tensor, dim: int = -1) -> Tensor:  # noqa: A002  torch's name
+    """a sigmoid(b), of the two halves."""
+    a, b = input.chunk(2, dim)
+    return a * torch.sigmoid(b)
+
+
+def _axes(x: Tensor, dim: int | Sequence[int] | None) -> tuple[int, ...]:
+    """The axes meant, counted from the front."""
+    if dim is None or dim == ():
+        return tuple(range(x.dim()))
+    return tuple(d % x.dim() for d in ((dim,) if isinstance(dim, int) else dim))
+
+
+def variance(
+    _: Propagation,
+    input: Tensor,  # noqa: A002  torch's name
+    dim: int | Sequence[int] | bool | None = None,
+    unbiased: bool = True,
+    keepdim: bool = False,
+    *,
+    correction: float | None = None,
+) -> Tensor:
+    """sum (x - mean)^2 / (n - correction)."""
+    if isinstance(dim, bool):
+        dim, unbiased = None, dim
+    axes = _axes(input, dim)
+    count = math.prod(input.shape[axis] for axis in axes)
+    free = count - (float(unbiased) if correction is None else correction)
+    centred = input - input.mean(axes, keepdim=True)
+    return torch.square(centred).sum(axes, keepdim=keepdim) / free
+
+
+def deviation(engine: Propagation, *args: Any, **kwargs: Any) -> Tensor:
+    """The square root of the variance."""
+    return torch.sqrt(variance(engine, *args, **kwargs))
+
+
+def norm(
+    _: Propagation,
+    input: Tensor,  # noqa: A002  torch's name
+    p: float | str | None = 2,
+    dim: int | Sequence[int] | None = None,
+    keepdim: bool = False,
+    **named: Any,
+) -> Tensor:
+    """sqrt(sum x^2)."""
+    if named.get("ord", p) not in {2, "fro", None} or named.get("dtype") is not None:
+        raise Unsupported("of norms only the Euclidean one, in its own dtype, has a rule")
+    return torch.sqrt(torch.square(input).sum(_axes(input, dim), keepdim=keepdim))
+
+
+def normalize(
+    _: Propagation,
+    input: Tensor,  # noqa: A002  torch's name
+    p: float = 2.0,
+    dim: int = 1,
+    eps: float = 1e-12,
+    **__: Any,
+) -> Tensor:
+    """x / max(|x|, eps)."""
+    return input / input.norm(p, dim, keepdim=True).clamp_min(eps)
+
+
+def highest(
+    _: Propagation,
+    input: Tensor,  # noqa: A002  torch's name
+    dim: int | Sequence[int] | None = None,
+    keepdim: bool = False,
+) -> Tensor:
+    """max x, as one pooling window over the axes."""
+    axes = _axes(input, dim)
+    rest = [axis for axis in range(input.dim()) if axis not in axes]
+    kept = [input.shape[axis] for axis in rest]
+    rows = input.permute(*rest, *axes).reshape(math.prod(kept), 1, -1)
+    shape = [1 if axis in axes else size for axis, size in enumerate(input.shape)]
+    return F.max_pool1d(rows, rows.shape[-1]).reshape(shape if keepdim else kept)
+
+
+def lowest(engine: Propagation, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: A002  torch's name
+    """-max(-x)."""
+    return -highest(engine, -input, *args, **kwargs)
+
+
+def _with_places(reduce: Callable[..., Tensor], place: Any, pair: Any, binary: Any) -> Any:
+    """`max` and `min`: of all, along an axis with the places, or of two tensors."""
+
+    def run(
+        engine: Propagation,
+        input: Tensor,  # noqa: A002  torch's name
+        dim: Any = None,
+        keepdim: bool = False,
+        *,
+        other: Tensor | None = None,
+    ) -> Any:
+        if other is not None or isinstance(dim, Tensor):
+            return binary(engine, input, dim if other is None else other)
+        found = reduce(engine, input, dim, keepdim)
+        return found if dim is None else pair((found, place(input, dim, keepdim)))
+
+    return run
 
 
 def maximum(_: Propagation, a: Tensor, b: Tensor) -> Tensor:
@@ -267,7 +369,6 @@ def _additive(mask: Tensor, dtype: torch.dtype, low: float) -> Tensor:
 DECOMPOSITIONS: dict[str, Callable[..., Any]] = {
     "softmax": softmax,
     "log_softmax": log_softmax,
-    "logsumexp": logsumexp,
     "div": divide,
     "rdiv": divide_swapped,
     "addmm": addmm,
@@ -276,6 +377,17 @@ DECOMPOSITIONS: dict[str, Callable[..., Any]] = {
     "group_norm": group_norm,
     "instance_norm": instance_norm,
     "rms_norm": rms_norm,
+    "glu": glu,
+    "var": variance,
+    "std": deviation,
+    "norm": norm,
+    "linalg_norm": norm,
+    "linalg_vector_norm": norm,
+    "normalize": normalize,
+    "amax": highest,
+    "amin": lowest,
+    "max": _with_places(highest, torch.argmax, torch.return_types.max, maximum),
+    "min": _with_places(lowest, torch.argmin, torch.return_types.min, minimum),
     "maximum": maximum,
     "minimum": minimum,
     "scaled_dot_product_attention": scaled_dot_product_attention,

@@ -48,7 +48,8 @@ def rescale(call: Call) -> Tensor:
         slope = (y - call.at_baseline).div_(step)
         near = _same(call, x.detach(), before, step)
     if bool(near.any()):
-        slope = torch.where(near, derivative(call), slope)
+        # A square root at zero has no slope; without a change it needs none.
+        slope = torch.where(near, derivative(call).nan_to_num(0.0, 0.0, 0.0), slope)
     return _Scaled.apply(x, y, slope)
 
 
@@ -127,9 +128,11 @@ def reveal_cancel(call: Call, source: Sum) -> Tensor:
 
 def _same(call: Call, x: Tensor, before: Tensor, step: Tensor) -> Tensor:
     """Where a difference is rounding: none but zero is where the function has straight pieces only."""
+    # Masks of minus infinity are equal and have no difference.
+    equal = x == before
     if call.op in PIECEWISE:
-        return step == 0
-    return step.abs() <= SAME.get(x.dtype, 1e-6) * torch.maximum(x.abs(), before.abs())
+        return equal
+    return equal | (step.abs() <= SAME.get(x.dtype, 1e-6) * torch.maximum(x.abs(), before.abs()))
 
 
 def product(call: Call) -> Tensor:
@@ -146,6 +149,50 @@ def product(call: Call) -> Tensor:
         value = call.run()
     split = call.run({second: b_mean}) + call.run({first: a_mean})
     return split + (value - split.detach())
+
+
+def quotient(call: Call) -> Tensor:
+    """y = a / b: the product rule of a = y b, solved for y.
+
+    y - y' = (a - a' - (y + y') / 2 (b - b')) / ((b + b') / 2). Where b changes its sign that could
+    divide by zero: there it is the product of a and 1 / b. A product throughout would give the
+    reciprocal of a denominator near zero, as norms have at a baseline of zero, half of all the weight.
+    """
+    (a, a0), (b, b0) = zip(call.leaves, call.baseline_leaves, strict=True)
+    with torch.no_grad():
+        y, total = call.run(), b + b0
+        same = (b > 0) == (b0 > 0)
+        per_a = torch.where(same, 2 / total, (1 / b + 1 / b0) / 2)
+        per_b = torch.where(same, -(y + call.at_baseline) / total, -(a + a0) / (2 * b * b0))
+    split = torch.zeros_like(y)
+    for place in call.operands:
+        split = split + call.leaves[place] * (per_a, per_b)[place]
+    return split + (y - split.detach())
+
+
+def _falling(d: Tensor) -> Tensor:
+    """(1 - exp(-d)) / d for d >= 0, which is 1 at zero."""
+    return torch.where(d == 0, 1.0, -torch.expm1(-d) / d)
+
+
+def logsumexp(call: Call) -> Tensor:
+    """y = log sum_j exp(x_j) by the Rescale rule of exp and log, in logarithms.
+
+    With L(u, v) = (u - v) / log(u / v) the multipliers are L(exp x_j, exp x'_j) / L(exp y, exp y').
+    The logarithmic mean L is concave and homogeneous, so they add up to at most 1, however far apart
+    input and baseline are.
+    """
+    place = call.operands[0]
+    x, before = call.leaves[place], call.baseline_leaves[place]
+    args, kwargs = call.arguments()
+    given = dict(zip(("dim", "keepdim"), args[1:], strict=False)) | kwargs
+    with torch.no_grad():
+        y, y0 = (torch.logsumexp(at, given["dim"], keepdim=True) for at in (x.detach(), before))
+        share = torch.exp(torch.maximum(x.detach(), before) - torch.maximum(y, y0))
+        weights = share * _falling((x.detach() - before).abs()) / _falling((y - y0).abs())
+        weights = torch.where(share == 0, 0.0, weights)
+    found = _Scaled.apply(x, y, weights)
+    return found if given.get("keepdim") else found.squeeze(given["dim"])
 
 
 class _Routed(torch.autograd.Function):

@@ -18,6 +18,10 @@ from whyglass.propagation.weighted import joins, norm_as_affine, weight_place
 from whyglass.scorer import Rows, Scorer
 
 MAX_POOLS = [f"{kind}max_pool{d}d" for kind in ("", "adaptive_") for d in (1, 2, 3)]
+NAMED = dict.fromkeys(MAX_POOLS, rules.max_pool) | {
+    "logsumexp": rules.logsumexp,
+    "quotient": rules.quotient,
+}
 TOLERANCE = 1e-3
 Differences = Literal["rescale", "reveal-cancel", "reveal-cancel-dense"]
 
@@ -29,7 +33,7 @@ class Pass(Propagation):
         table = Table(
             rules.rescale if rule == "rescale" else self._reveal_cancel,
             rules.product,
-            by_name=dict.fromkeys(MAX_POOLS, rules.max_pool),
+            by_name=NAMED,
         )
         super().__init__(table, shadows=True, unsupported=unsupported)
         self._starts, self._rule = starts, rule

@@ -261,7 +261,10 @@ class Propagation(TorchFunctionMode):
         made = leaves_of(result)
         beside = leaves_of(at_baseline) if self._shadows else [None] * len(made)
         for tensor, shadow in zip(made, beside, strict=True):
-            if isinstance(tensor, Tensor):
+            if not isinstance(tensor, Tensor):
+                continue
+            # An index that only took its shape from a tracked tensor is the same at the baseline.
+            if tensor.is_floating_point() or shadow is None or not torch.equal(tensor, shadow):
                 self.track(tensor, shadow)
 
     def _ask(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -99,9 +99,24 @@ def _unrolled(cell: Cell, states: int) -> Callable[..., tuple[Tensor, ...]]:
     return run
 
 
-RECURRENT: dict[str, Callable[..., tuple[Tensor, ...]]] = {
+def _one_step(cell: Cell) -> Callable[..., Any]:
+    """A cell alone: `hx` is a state or, of an LSTM, the pair of them."""
+
+    def run(_: Any, input: Tensor, hx: Any, *weights: Tensor | None) -> Any:  # noqa: A002  torch's name
+        pair = isinstance(hx, tuple | list)
+        state = cell(input, tuple(hx) if pair else (hx,), [*weights, None, None][:4])
+        return state if pair else state[0]
+
+    return run
+
+
+RECURRENT: dict[str, Callable[..., Any]] = {
     "lstm": _unrolled(_lstm_cell, 2),
     "gru": _unrolled(_gru_cell, 1),
     "rnn_tanh": _unrolled(_plain_cell(torch.tanh), 1),
     "rnn_relu": _unrolled(_plain_cell(torch.relu), 1),
+    "lstm_cell": _one_step(_lstm_cell),
+    "gru_cell": _one_step(_gru_cell),
+    "rnn_tanh_cell": _one_step(_plain_cell(torch.tanh)),
+    "rnn_relu_cell": _one_step(_plain_cell(torch.relu)),
 }

@@ -73,6 +73,7 @@ class Relevance(Propagation):
                 **dict.fromkeys(winner),
                 **dict.fromkeys(("mul", "multiply"), self._multiply),
                 "batch_norm": self._batch_norm,
+                "quotient": self._hand_over,
             },
             accepted=self._first_order,
         )
@@ -107,7 +108,10 @@ class Relevance(Propagation):
             depth += 1
             step.depth = depth
             self._deepest = max(self._deepest, depth)
-        gate = call.op in NORMALISERS or (self._products == "signal" and call.op in GATES)
+        divisor = call.op == "quotient" and 0 not in call.operands
+        gate = (
+            divisor or call.op in NORMALISERS or (self._products == "signal" and call.op in GATES)
+        )
         if not gate and (
             call.op in STRUCTURAL or (len(operands) == 1 and call.op in {"mul", "neg"})
         ):
@@ -181,11 +185,10 @@ class Relevance(Propagation):
         return self._hang(Step(self, call, (x,), values, z, y, shift, bias=shift))
 
     def _hand_over(self, call: Call) -> Any:
-        """All relevance to the one operand, summed where it was broadcast."""
-        place = call.operands[0]
-        x = call.leaves[place]
+        """All relevance to the one operand or the numerator, summed where it was broadcast."""
+        x = call.leaves[call.operands[0]]
         with torch.no_grad():
-            y = call.run({place: x.detach()})
+            y = call.run()
         return Kept.apply(x if x.shape == y.shape else x.expand_as(y), y)
 
     def _multiply(self, call: Call) -> Any:
