@@ -25,10 +25,25 @@ from whyglass.gradient.smoothgrad import SmoothGrad
 from whyglass.gradient.smoothgrad_squared import SmoothGradSquared
 from whyglass.gradient.vargrad import VarGrad
 from whyglass.method import Method
+from whyglass.propagation.attn_lrp import AttnLRP
+from whyglass.propagation.composites import Composite, When
+from whyglass.propagation.cp_lrp import CPLRP
 from whyglass.propagation.deconvolution import Deconvolution
 from whyglass.propagation.deep_shap import DeepSHAP
 from whyglass.propagation.deeplift import DeepLIFT
 from whyglass.propagation.guided_backprop import GuidedBackprop
+from whyglass.propagation.lrp import LRP
+from whyglass.propagation.lrp_rules import (
+    AlphaBeta,
+    Epsilon,
+    Flat,
+    Gamma,
+    Rule,
+    WSquare,
+    ZBox,
+    Zero,
+    ZPlus,
+)
 from whyglass.propagation.weight_of_evidence import WeightOfEvidence
 from whyglass.target import Contrast, LogOdds, Probability, Several
 
@@ -36,19 +51,27 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CAM",
+    "CPLRP",
+    "LRP",
     "METHODS",
+    "AlphaBeta",
+    "AttnLRP",
     "Background",
     "BadInput",
     "Blur",
     "Check",
+    "Composite",
     "Contrast",
     "CounterfactualGradCAM",
     "Deconvolution",
     "DeepLIFT",
     "DeepSHAP",
     "EigenCAM",
+    "Epsilon",
     "ExpectedGradients",
     "Explanation",
+    "Flat",
+    "Gamma",
     "GradCAM",
     "GradCAMPlusPlus",
     "GradientXInput",
@@ -67,6 +90,7 @@ __all__ = [
     "PathGradients",
     "PerChannel",
     "Probability",
+    "Rule",
     "Saliency",
     "ScoreCAM",
     "Several",
@@ -74,8 +98,13 @@ __all__ = [
     "SmoothGradSquared",
     "Unsupported",
     "VarGrad",
+    "WSquare",
     "WeightOfEvidence",
+    "When",
     "WhyglassError",
+    "ZBox",
+    "ZPlus",
+    "Zero",
     "explain",
     "linearise",
 ]

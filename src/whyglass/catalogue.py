@@ -25,10 +25,13 @@ from whyglass.gradient.smoothgrad import SmoothGrad
 from whyglass.gradient.smoothgrad_squared import SmoothGradSquared
 from whyglass.gradient.vargrad import VarGrad
 from whyglass.method import Method
+from whyglass.propagation.attn_lrp import AttnLRP
+from whyglass.propagation.cp_lrp import CPLRP
 from whyglass.propagation.deconvolution import Deconvolution
 from whyglass.propagation.deep_shap import DeepSHAP
 from whyglass.propagation.deeplift import DeepLIFT
 from whyglass.propagation.guided_backprop import GuidedBackprop
+from whyglass.propagation.lrp import LRP
 from whyglass.propagation.weight_of_evidence import WeightOfEvidence
 
 METHODS: dict[str, type[Method]] = {
@@ -49,6 +52,9 @@ METHODS: dict[str, type[Method]] = {
         LayerCAM,
         EigenCAM,
         ScoreCAM,
+        LRP,
+        AttnLRP,
+        CPLRP,
         DeepLIFT,
         DeepSHAP,
         WeightOfEvidence,

@@ -25,7 +25,9 @@ def promising(axiom: str) -> Any:
 
 def fixed(kind: type[Method], **more: Any) -> Method:
     """The method with points that do not depend on the target, so that answers add up exactly."""
-    return small(kind, **({"rule": "gauss-legendre"} if "rule" in fields(kind) else {}), **more)
+    return small(
+        kind, **({"rule": "gauss-legendre"} if {"rule", "steps"} <= fields(kind) else {}), **more
+    )
 
 
 def call(method: Method, model: Any, x: Tensor, **more: Any) -> Any:

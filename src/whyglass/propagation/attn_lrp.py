@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from whyglass.method import Axiom
 from whyglass.paper import Paper
-from whyglass.propagation.relevance import Bias, Products
+from whyglass.propagation.relevance import Products
 from whyglass.propagation.relevance_method import RelevanceMethod
 
 
@@ -24,10 +24,8 @@ class AttnLRP(RelevanceMethod):
     >>> x = torch.tensor([[[1.0, 0.0], [0.0, 2.0]]])
     >>> attend = lambda x: (torch.softmax(x @ x.mT, -1) @ x).sum((1, 2))
     >>> whyglass.AttnLRP()(attend, x).values.sum(-1)
-    tensor([[1.0126, 2.6652]])
+    tensor([[0.2762, 1.2863]])
     """
-
-    bias: Bias = "share"
 
     name: ClassVar[str] = "attn-lrp"
     shows: ClassVar[str] = "How much of the score each token carries, attention's choice included."

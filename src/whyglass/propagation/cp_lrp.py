@@ -5,7 +5,6 @@ from typing import ClassVar
 
 from whyglass.method import Axiom
 from whyglass.paper import Paper
-from whyglass.propagation.relevance import Bias
 from whyglass.propagation.relevance_method import RelevanceMethod
 
 
@@ -25,8 +24,6 @@ class CPLRP(RelevanceMethod):
     >>> whyglass.CPLRP()(attend, x).values.sum(-1)
     tensor([[0.7490, 2.5019]])
     """
-
-    bias: Bias = "share"
 
     name: ClassVar[str] = "cp-lrp"
     shows: ClassVar[str] = "How much of the score each token brings, attention taken as given."

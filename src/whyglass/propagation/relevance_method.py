@@ -10,6 +10,7 @@ from torch import Tensor
 
 from whyglass.baseline import Baseline
 from whyglass.checks import Check, completeness_gap, worst_target
+from whyglass.inputs import flat_sum
 from whyglass.method import Attribution, Method
 from whyglass.propagation.composites import Composite, composite
 from whyglass.propagation.engine import Policy, layers_of, one_of, visible
@@ -18,6 +19,7 @@ from whyglass.propagation.relevance import Bias, Products, Relevance
 from whyglass.scorer import Rows, Scorer
 
 TOLERANCE = 0.01
+MOST = 100.0
 TOLD = 5
 
 
@@ -27,14 +29,14 @@ class RelevanceMethod(Method):
 
     Args:
         rule: a preset's name, a rule for every weighted operation, or a `Composite`.
-        bias: "ignore" leaves biases out of the denominators, so that all relevance arrives; "share"
-            lets them take their share, as zennit and Captum do.
+        bias: "share" lets biases take their share, as zennit and Captum do; "ignore" leaves them out of
+            the denominators, so that relevance is conserved.
         unsupported: "error" refuses an operation without a rule; "gradient" passes it by the first
             order of its expansion and records it in the notes.
     """
 
     rule: str | Rule | Composite = "epsilon"
-    bias: Bias = "ignore"
+    bias: Bias = "share"
     unsupported: Policy = "error"
 
     family: ClassVar[str] = "propagation"
@@ -53,7 +55,10 @@ class RelevanceMethod(Method):
         return Attribution(
             here.gradients,
             here.scores,
-            checks=(conservation(here.gradients, here.scores),),
+            checks=(
+                conservation(here.gradients, here.scores),
+                cancellation(here.gradients, here.scores),
+            ),
             notes=_notes(passes),
         )
 
@@ -86,6 +91,18 @@ def conservation(values: Sequence[Tensor], score: Tensor) -> Check:
         "softmax and constants, such as a class token, can take some",
         rows,
     )
+
+
+def cancellation(values: Sequence[Tensor], score: Tensor) -> Check:
+    """How many times the score the sizes of the values add up to, row by row."""
+    size = flat_sum([value.abs() for value in values], score.dim() == 2)
+    rows = worst_target(size / score.double().abs().clamp_min(1e-30))
+    worst = max(rows)
+    text = f"the sizes of the values add up to {worst:.3g} times the score"
+    if worst > MOST:
+        text += ': large values cancel, which rule="gamma" or a larger epsilon keeps down'
+    verdict = "pass" if worst <= MOST else "warn"
+    return Check("cancellation", worst, MOST, verdict, text, rows)
 
 
 def _notes(passes: Sequence[Relevance]) -> list[str]:
