@@ -24,14 +24,23 @@ from whyglass.gradient.saliency import Saliency
 from whyglass.gradient.smoothgrad import SmoothGrad
 from whyglass.gradient.smoothgrad_squared import SmoothGradSquared
 from whyglass.gradient.vargrad import VarGrad
+from whyglass.guards import Layer
 from whyglass.method import Method
+from whyglass.propagation.attention_rollout import AttentionRollout
 from whyglass.propagation.attn_lrp import AttnLRP
+from whyglass.propagation.chefer import Chefer
 from whyglass.propagation.composites import Composite, When
 from whyglass.propagation.cp_lrp import CPLRP
 from whyglass.propagation.deconvolution import Deconvolution
 from whyglass.propagation.deep_shap import DeepSHAP
 from whyglass.propagation.deeplift import DeepLIFT
 from whyglass.propagation.guided_backprop import GuidedBackprop
+from whyglass.propagation.layers import (
+    Contributions,
+    LayerRelevance,
+    contributions,
+    relevance_by_layer,
+)
 from whyglass.propagation.lrp import LRP
 from whyglass.propagation.lrp_rules import (
     AlphaBeta,
@@ -55,13 +64,16 @@ __all__ = [
     "LRP",
     "METHODS",
     "AlphaBeta",
+    "AttentionRollout",
     "AttnLRP",
     "Background",
     "BadInput",
     "Blur",
     "Check",
+    "Chefer",
     "Composite",
     "Contrast",
+    "Contributions",
     "CounterfactualGradCAM",
     "Deconvolution",
     "DeepLIFT",
@@ -78,7 +90,9 @@ __all__ = [
     "GuidedBackprop",
     "GuidedGradCAM",
     "IntegratedGradients",
+    "Layer",
     "LayerCAM",
+    "LayerRelevance",
     "Legend",
     "Linearised",
     "LogOdds",
@@ -105,6 +119,8 @@ __all__ = [
     "ZBox",
     "ZPlus",
     "Zero",
+    "contributions",
     "explain",
     "linearise",
+    "relevance_by_layer",
 ]

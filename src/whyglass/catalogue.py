@@ -25,7 +25,9 @@ from whyglass.gradient.smoothgrad import SmoothGrad
 from whyglass.gradient.smoothgrad_squared import SmoothGradSquared
 from whyglass.gradient.vargrad import VarGrad
 from whyglass.method import Method
+from whyglass.propagation.attention_rollout import AttentionRollout
 from whyglass.propagation.attn_lrp import AttnLRP
+from whyglass.propagation.chefer import Chefer
 from whyglass.propagation.cp_lrp import CPLRP
 from whyglass.propagation.deconvolution import Deconvolution
 from whyglass.propagation.deep_shap import DeepSHAP
@@ -55,6 +57,8 @@ METHODS: dict[str, type[Method]] = {
         LRP,
         AttnLRP,
         CPLRP,
+        AttentionRollout,
+        Chefer,
         DeepLIFT,
         DeepSHAP,
         WeightOfEvidence,

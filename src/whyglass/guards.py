@@ -15,7 +15,15 @@ from torch import Tensor, nn
 from whyglass.errors import BadInput, Unsupported
 from whyglass.inputs import Leaves, Structure, explained, require_finite
 
-Selector = str | int | Callable[[Any], Tensor] | None
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """A submodule, by object or dotted name, whose output is scored in place of the model's."""
+
+    at: str | nn.Module
+
+
+Selector = str | int | Callable[[Any], Tensor] | Layer | None
 
 _DROPOUT = (
     nn.Dropout,
@@ -112,6 +120,8 @@ def _depends_on_training(module: nn.Module) -> bool:
 def select(output: Any, selector: Selector) -> Tensor:
     """The tensor of a model's output."""
     chosen = output
+    if isinstance(selector, Layer):
+        selector = None
     if callable(selector):
         chosen = selector(output)
     elif selector is not None:

@@ -21,7 +21,7 @@ from whyglass.paper import Paper
 from whyglass.scorer import Scorer
 from whyglass.target import Target
 
-Need = Literal["gradients", "layer", "images"]
+Need = Literal["gradients", "layer", "images", "attention"]
 Axiom = Literal["completeness", "sensitivity", "implementation invariance", "linearity", "dummy"]
 
 

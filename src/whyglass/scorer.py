@@ -89,6 +89,7 @@ class Scorer:
         self.rows = len(self.inputs[0])
         self.model, self.output = model, output
         self.probe: Probe | None = None if at is None else Submodule(model, at)
+        self._scored = Submodule(model, output.at) if isinstance(output, guards.Layer) else None
         self.structure = self.input_structure if at is None else Structure()
         self.target = ResolvedTarget(target, self.rows, class_names)
         self.points: Leaves = self.inputs
@@ -130,8 +131,7 @@ class Scorer:
         def summed(piece: slice) -> Tensor:
             with torch.no_grad():
                 given = [leaf[piece].clone() for leaf in background]
-                result = self.input_structure.call(self.model, given)
-                output = guards.select(result, self.output)
+                output = guards.select(self._call(given), self.output)
                 guards.output_fits(output, piece.stop - piece.start, False)
                 rows = (one.expand(self.rows, *one.shape) for one in output)
                 return torch.stack([self.target.scores(row, every) for row in rows]).sum(0)
@@ -246,17 +246,25 @@ class Scorer:
             if begin is not None:
                 begin(leaves)
             # The model gets copies: an in-place first layer must not touch leaf or input.
-            result = self.input_structure.call(self.model, [leaf.clone() for leaf in leaves])
+            result = self._call([leaf.clone() for leaf in leaves])
             scores = self._target_of(result, piece, rows, gradient, bind)
         else:
             upstream = [leaf[rows].detach() for leaf in self.inputs]
             if gradient and self.probe.within_graph:
                 upstream = [u.requires_grad_() if explained(u) else u for u in upstream]
             with self.probe.leaf(None if point is None else point[0], gradient, begin) as seen:
-                result = self.input_structure.call(self.model, [leaf.clone() for leaf in upstream])
+                result = self._call([leaf.clone() for leaf in upstream])
             scores = self._target_of(result, piece, rows, gradient, bind)
             leaves = seen.leaves(scores)
         return scores, leaves
+
+    def _call(self, leaves: Sequence[Tensor]) -> Any:
+        """What the model, or the layer that is scored, makes of the inputs."""
+        if self._scored is None:
+            return self.input_structure.call(self.model, leaves)
+        with self._scored.watched() as found:
+            self.input_structure.call(self.model, leaves)
+        return self._scored.once(found)
 
     def _target_of(
         self, result: Any, piece: slice, rows: Rows, gradient: bool, bind: bool

@@ -10,7 +10,7 @@ import difflib
 import threading
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from whyglass.errors import BadInput, Unsupported
 from whyglass.inputs import Leaves
 
 Begin = Callable[[Leaves], None]
+T = TypeVar("T")
 
 
 class Probe(Protocol):
@@ -100,6 +101,26 @@ class Submodule:
         finally:
             handle.remove()
 
+    def once(self, found: list[Any]) -> Any:
+        """The one result that was kept."""
+        return _once(self.name, found)
+
+    @contextmanager
+    def watched(self) -> Generator[list[Any]]:
+        """Within, what the module returns is kept."""
+        found: list[Any] = []
+        thread = threading.get_ident()
+
+        def hook(_module: nn.Module, _inputs: Any, result: Any) -> None:
+            if threading.get_ident() == thread:
+                found.append(result)
+
+        handle = self.module.register_forward_hook(hook)
+        try:
+            yield found
+        finally:
+            handle.remove()
+
 
 class Seen:
     """The leaf made by one forward pass."""
@@ -114,13 +135,17 @@ class Seen:
 
     def leaves(self, score: Tensor | None) -> Leaves:
         """The one leaf; an error unless the layer ran exactly once."""
-        if len(self._leaves) != 1:
-            times = "never runs" if not self._leaves else f"runs {len(self._leaves)} times"
-            raise BadInput(
-                f"layer {self._name!r} {times} in one forward pass, so at= is ambiguous: "
-                "choose a layer that runs once"
-            )
-        return (self._leaves[0],)
+        return (_once(self._name, self._leaves),)
+
+
+def _once(name: str, found: list[T]) -> T:
+    if len(found) != 1:
+        times = "never runs" if not found else f"runs {len(found)} times"
+        raise BadInput(
+            f"layer {name!r} {times} in one forward pass, so it is ambiguous: choose a layer that "
+            "runs once"
+        )
+    return found[0]
 
 
 def _first_tensor(result: Any, name: str) -> Tensor:

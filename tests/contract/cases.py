@@ -14,14 +14,25 @@ from tests.zoo.networks import ZOO, Inputs, Network
 from whyglass import CAM, METHODS, Background, Explanation, Method
 
 METHOD_CASES = [pytest.param(kind, id=name) for name, kind in METHODS.items()]
+# Those that explain a convolutional network.
+CONVOLUTIONAL = [case for case in METHOD_CASES if "attention" not in case.values[0].needs]
 GRADIENT_METHODS = [
-    pytest.param(kind, id=name) for name, kind in METHODS.items() if "images" not in kind.needs
+    pytest.param(kind, id=name)
+    for name, kind in METHODS.items()
+    if not {"images", "attention"} & set(kind.needs)
 ]
+
+
+def home(kind: type[Method]) -> Network:
+    """A network that the method surely explains."""
+    return ZOO["vit"] if "attention" in kind.needs else ZOO["gap-cnn"]
 
 
 def applies(kind: type[Method], network: Network) -> bool:
     """Whether a method can explain this kind of network at all."""
     if "images" in kind.needs and not network.is_image:
+        return False
+    if "attention" in kind.needs and not network.attends:
         return False
     if kind is CAM and not network.pools_globally:
         return False

@@ -13,12 +13,21 @@ import pytest
 import torch
 
 import whyglass
-from tests.contract.cases import METHOD_CASES, arguments, assert_same, fields, leaves, pairs, small
+from tests.contract.cases import (
+    METHOD_CASES,
+    arguments,
+    assert_same,
+    fields,
+    home,
+    leaves,
+    pairs,
+    small,
+)
 from tests.zoo.networks import ZOO, Network
 from whyglass import METHODS, BadInput, Explanation, Method, Several
 from whyglass.catalogue import table
 
-NEEDS = {"gradients", "layer", "images"}
+NEEDS = {"gradients", "layer", "images", "attention"}
 
 
 @pytest.mark.parametrize("kind", METHOD_CASES)
@@ -76,7 +85,7 @@ class TestEntry:
         assert hash(kind()) == hash(kind())
 
     def test_explain_by_name_is_the_same_call(self, kind: type[Method]) -> None:
-        network, budget = ZOO["gap-cnn"], "steps" if "steps" in fields(kind) else "samples"
+        network, budget = home(kind), "steps" if "steps" in fields(kind) else "samples"
         chosen = {budget: 12} if budget in fields(kind) else {}
         given = arguments(kind, network, target=1)
         by_name = whyglass.explain(
@@ -97,12 +106,12 @@ class TestEntry:
             assert name in str(refusal.value)
 
     def test_settings_survive_json(self, kind: type[Method]) -> None:
-        network = ZOO["gap-cnn"]
+        network = home(kind)
         found = small(kind)(network.make(), network.inputs(), **arguments(kind, network))
         assert json.loads(json.dumps(dict(found.settings))) == dict(found.settings)
 
     def test_citation(self, kind: type[Method]) -> None:
-        network = ZOO["gap-cnn"]
+        network = home(kind)
         found = small(kind)(network.make(), network.inputs(1), **arguments(kind, network))
         entry = found.cite()
         assert re.match(r"@\w+\{\w+,\n", entry)
@@ -113,7 +122,7 @@ class TestEntry:
 
 @pytest.mark.parametrize("name", [n for n, k in METHODS.items() if k.baseline_is == "unused"])
 def test_a_baseline_that_is_not_used_is_refused(name: str) -> None:
-    network = ZOO["gap-cnn"]
+    network = home(METHODS[name])
     with pytest.raises(BadInput, match="baseline"):
         METHODS[name]()(network.make(), network.inputs(), baseline=0.0)
 
@@ -217,7 +226,7 @@ def assert_loaded(again: Explanation, found: Explanation) -> None:
 
 @pytest.mark.parametrize("kind", METHOD_CASES)
 def test_several_targets_saved_and_loaded(kind: type[Method], tmp_path: Path) -> None:
-    network = ZOO["gap-cnn"]
+    network = home(kind)
     target = Several(1, 2)
     found = small(kind)(network.make(), network.inputs(), **arguments(kind, network, target=target))
     found.save(tmp_path / "several.safetensors")
@@ -228,7 +237,7 @@ def test_several_targets_saved_and_loaded(kind: type[Method], tmp_path: Path) ->
 
 @pytest.mark.parametrize("kind", METHOD_CASES)
 def test_each_target_of_several_is_the_answer_alone(kind: type[Method]) -> None:
-    network = ZOO["gap-cnn"]
+    network = home(kind)
     model, inputs = network.make(), network.inputs()
     exact: dict[str, Any] = {"rule": "midpoint"} if {"rule", "steps"} <= fields(kind) else {}
     many = small(kind, **exact)(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.contract.cases import METHOD_CASES, arguments, fields, leaves, pairs, small
+from tests.contract.cases import METHOD_CASES, arguments, fields, home, leaves, pairs, small
 from tests.zoo.networks import ZOO, Network
 from whyglass import Explanation, Method, Several
 
@@ -65,7 +65,7 @@ def test_every_evaluation_is_counted(
 
 @pytest.mark.parametrize("kind", METHOD_CASES)
 def test_several_targets_share_the_forward_passes(kind: type[Method]) -> None:
-    network = ZOO["gap-cnn"]
+    network = home(kind)
     model, inputs = Counted(network.make()), network.inputs(2)
     found = small(kind)(model, inputs, **arguments(kind, network, target=Several(0, 1, 2)))
     assert found.evaluations == model.forwards + _beside(kind, found, 3)

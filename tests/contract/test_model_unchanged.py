@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.contract.cases import METHOD_CASES, arguments, leaves, pairs, small
+from tests.contract.cases import CONVOLUTIONAL, METHOD_CASES, arguments, home, leaves, pairs, small
 from tests.zoo.networks import ZOO, Inputs, Network
 from whyglass import CAM, METHODS, BadInput, Method
 
@@ -117,7 +117,7 @@ def test_the_baseline_is_unchanged(kind: type[Method]) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_a_refused_call_changes_nothing(name: str) -> None:
     kind = METHODS[name]
-    network = ZOO["gap-cnn"]
+    network = home(kind)
     model, inputs = network.make(), network.inputs()
     with _unchanged(model, inputs), pytest.raises(BadInput):
         small(kind)(model, inputs, **arguments(kind, network, target=99))
@@ -137,10 +137,10 @@ def test_hooks_of_the_user_are_kept_and_called(kind: type[Method], network: Netw
     assert len(set(map(seen.count, ("before", "after", "whole")))) == 1
 
 
-@pytest.mark.parametrize("name", [n for n, k in METHODS.items() if k is not CAM])
-def test_a_hook_of_the_user_that_changes_the_layer_counts(name: str) -> None:
+@pytest.mark.parametrize("kind", [case for case in CONVOLUTIONAL if case.values[0] is not CAM])
+def test_a_hook_of_the_user_that_changes_the_layer_counts(kind: type[Method]) -> None:
     """A user's hook on the layer explained runs first: what it returns is what is explained."""
-    kind, network = METHODS[name], ZOO["gap-cnn"]
+    network = home(kind)
     plain, doubled = network.make(), network.make()
     assert isinstance(doubled.conv2, nn.Conv2d)
     doubled.conv2.register_forward_hook(lambda _m, _i, result: 2 * result)
@@ -155,7 +155,7 @@ def test_a_hook_of_the_user_that_changes_the_layer_counts(name: str) -> None:
 
 @pytest.mark.parametrize("kind", [pytest.param(k, id=n) for n, k in METHODS.items()])
 def test_a_training_flag_that_does_no_harm_is_left_on(kind: type[Method]) -> None:
-    network = ZOO["gap-cnn"]
+    network = home(kind)
     model = network.make().train()
     inputs = network.inputs()
     with _unchanged(model, inputs):

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from tests.contract.cases import (
+    CONVOLUTIONAL,
     GRADIENT_METHODS,
-    METHOD_CASES,
     applies,
     arguments,
     assert_same,
@@ -42,7 +42,7 @@ def test_a_batch_equals_its_rows(kind: type[Method], network: Network) -> None:
         assert whole.at == alone.at
 
 
-@pytest.mark.parametrize("kind", METHOD_CASES)
+@pytest.mark.parametrize("kind", CONVOLUTIONAL)
 @pytest.mark.parametrize("style", ["functional", "reused", "in-place"])
 def test_every_spelling_of_relu_is_the_same(kind: type[Method], style: str) -> None:
     name = "gap-cnn" if "images" in kind.needs else "mlp"
@@ -53,7 +53,7 @@ def test_every_spelling_of_relu_is_the_same(kind: type[Method], style: str) -> N
     assert_same(found, expected, 0, 0)
 
 
-@pytest.mark.parametrize("kind", METHOD_CASES)
+@pytest.mark.parametrize("kind", CONVOLUTIONAL)
 def test_a_sequential_head_is_the_same_as_a_forward(kind: type[Method]) -> None:
     model = ZOO["gap-cnn"].make()
     assert isinstance(model, GlobalPoolCNN)
@@ -159,6 +159,8 @@ def test_values_are_shaped_as_what_is_explained(kind: type[Method], network: Net
     if kind.family == "cam":
         assert isinstance(inputs, Tensor)
         assert found.values.shape == (3, 1, *inputs.shape[2:])
+    elif "attention" in kind.needs and not network.is_image:
+        assert found.values.shape == (3, 6, 1)
     elif network.at is not None:
         assert found.values.shape == (*inputs.shape, 8)
     else:
@@ -181,7 +183,7 @@ class Slow(nn.Module):
         return x
 
 
-@pytest.mark.parametrize("kind", METHOD_CASES)
+@pytest.mark.parametrize("kind", CONVOLUTIONAL)
 def test_two_threads_explain_one_model(kind: type[Method]) -> None:
     network = ZOO["gap-cnn"]
     inner = network.make()

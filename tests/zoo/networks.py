@@ -248,6 +248,7 @@ class Network:
     output: Any = None
     pools_globally: bool = False
     respelled: bool = False
+    attends: bool = False
 
     def make(self, seed: int = 0, dtype: torch.dtype = torch.float64) -> nn.Module:
         """The network in eval mode; the global generator is left as it was."""
@@ -332,15 +333,23 @@ _NETWORKS = (
     Network("silu", silu_cnn, IMAGE, 4, layer="2", pools_globally=True),
     Network("vgg", VGG, IMAGE, 4, layer="features.3"),
     Network("volume", volume_cnn, ((2, 4, 6, 6),), 3, layer="2", pools_globally=True),
-    Network("vit", lambda: VisionTransformer(16, 2, 2), ((1, 28, 28),), 10, layer="blocks.0"),
-    Network("transformer", Transformer, SEQUENCE, 3, layer="encoder.layers.0"),
-    Network("tokens", TokenClassifier, ((6,),), 3, at="embedding", layer="embedding"),
+    Network(
+        "vit",
+        lambda: VisionTransformer(16, 2, 2),
+        ((1, 28, 28),),
+        10,
+        layer="blocks.0",
+        attends=True,
+    ),
+    Network("transformer", Transformer, SEQUENCE, 3, layer="encoder.layers.0", attends=True),
+    Network("tokens", TokenClassifier, ((6,),), 3, at="embedding", layer="embedding", attends=True),
     Network(
         "masked",
         MaskedClassifier,
         {"tokens": (6, 8), "mask": (6,)},
         3,
         layer="body.encoder.layers.0",
+        attends=True,
     ),
     Network("lstm", Recurrent, ((7, 4),), 3, layer="lstm"),
     Network("two-inputs", TwoInputs, ((4,), (3,)), 3, layer="left"),

@@ -10,12 +10,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from whyglass.baseline import Baseline
-from whyglass.cam.activation import LastActivation, reached, to_grid
+from whyglass.cam.activation import LastActivation, reached
 from whyglass.checks import Check, not_flat
 from whyglass.errors import BadInput
 from whyglass.inputs import Structure
 from whyglass.method import Attribution, Method, Need
 from whyglass.scorer import Scorer
+from whyglass.tokens import to_grid
 
 NOTHING = "no region of this layer passes the map's threshold for the target"
 UPSAMPLING = {1: "linear", 2: "bilinear", 3: "trilinear"}

@@ -224,8 +224,7 @@ class Relevance(Propagation):
         if not isinstance(z, Tensor):
             # Several results: parts of the operand, moved.
             return call.run()
-        step = FirstOrder(self, call, operands, values, z, z.detach())
-        return Passed.apply(step, step.y, *operands)
+        return self._hang(FirstOrder(self, call, operands, values, z, z.detach()))
 
     def _batch_norm(self, call: Call) -> Any:
         """Joined to the weighted operation before it, or a scale on its own."""

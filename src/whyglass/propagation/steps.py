@@ -95,15 +95,17 @@ class Step:
 
     def back(self, relevance: Tensor) -> tuple[Tensor, ...]:
         """The relevance of each operand."""
-        flows = self.owner.rule(self).flows()
-        if self.weight is None or flows[0].pairs is PROPORTIONAL:
-            found = self._proportional(flows[0], relevance)
-        elif flows[0].outputs == "all" and len(flows) > 1:
-            found = (self._two_sided(flows, relevance),)
-        else:
-            found = (self._by_sign(flows, relevance),)
+        found = self.shares(self.owner.rule(self).flows(), relevance)
         self.owner.tell(self, relevance, found)
         return found
+
+    def shares(self, flows: Sequence[Flow], relevance: Tensor) -> tuple[Tensor, ...]:
+        """The same by these flows, without telling."""
+        if self.weight is None or flows[0].pairs is PROPORTIONAL:
+            return self._proportional(flows[0], relevance)
+        if flows[0].outputs == "all" and len(flows) > 1:
+            return (self._two_sided(flows, relevance),)
+        return (self._by_sign(flows, relevance),)
 
     def _proportional(self, flow: Flow, relevance: Tensor) -> tuple[Tensor, ...]:
         """The terms as they are: the operation's own gradient."""
@@ -213,12 +215,10 @@ class _Terms:
 class FirstOrder(Step):
     """The terms of first order of any operation, where its operands are finite."""
 
-    def back(self, relevance: Tensor) -> tuple[Tensor, ...]:
+    def shares(self, flows: Sequence[Flow], relevance: Tensor) -> tuple[Tensor, ...]:
         over = torch.where(self.y == 0, 0.0, relevance / torch.where(self.y == 0, 1.0, self.y))
         slopes = torch.autograd.grad(self.z, self.values, over, retain_graph=True)
-        found = tuple(
+        return tuple(
             torch.where(value.isfinite(), value.detach() * slope, 0.0)
             for value, slope in zip(self.values, slopes, strict=True)
         )
-        self.owner.tell(self, relevance, found)
-        return found
