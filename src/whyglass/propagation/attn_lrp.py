@@ -16,9 +16,10 @@ class AttnLRP(RelevanceMethod):
     .. math:: R_i = x_i \Big( R_i^{out} - s_i \sum_j R_j^{out} \Big) \; \text{(softmax } s), \quad
         R_A = A \odot \frac{R}{2 A V} V^T, \; R_V \text{ likewise}
 
-    Layer norm and functions of one number pass relevance unchanged; linear layers by `rule`. For a
-    vision transformer rule="gamma" gives less noise. Explain tokens at= the embedding, and sum the
-    values over its last axis. Units: score. Source: Achtibat et al. (2024), equations 8 to 15.
+    In a layer norm the spread counts as a constant, functions of one number pass relevance unchanged,
+    linear layers follow `rule`. For a vision transformer rule="gamma" gives less noise. Explain tokens
+    at= the embedding, and sum the values over its last axis. Units: score. Source: Achtibat et al.
+    (2024), equations 8 to 15.
 
     >>> import torch, whyglass
     >>> x = torch.tensor([[[1.0, 0.0], [0.0, 2.0]]])

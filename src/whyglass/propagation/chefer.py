@@ -37,8 +37,9 @@ class Chefer(AttentionMethod):
         \bar A_l = I + E_h \big( \nabla A_l \odot R_{A_l} \big)^+
 
     The gradient makes it depend on the class. The relevance of an attention matrix is that of LRP with
-    the z-plus rule, half of each product going to either factor. Units: none. Source: Chefer, Gur &
-    Wolf (2021), equations 13 and 14.
+    the z-plus rule, half of each product going to either factor. It is made for networks that read one
+    token; where all are averaged, the identity weighs every token alike and drowns the rest. Units:
+    none. Source: Chefer, Gur & Wolf (2021), equations 13 and 14.
 
     >>> import torch, whyglass
     >>> x = torch.tensor([[[1.0, 0.0], [0.0, 2.0]]])

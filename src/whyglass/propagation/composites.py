@@ -67,7 +67,7 @@ class Composite:
     """
 
     clauses: tuple[When, ...]
-    sums: Zero | Epsilon = SUMS
+    sums: Zero | Epsilon | Gamma = SUMS
 
     def rule(self, op: str, layer: str, depth: int, deepest: int) -> Rule:
         """The rule of a weighted operation."""
@@ -81,15 +81,15 @@ class Composite:
 
 
 def everywhere(rule: Rule) -> Composite:
-    """One rule for all; sums take it too if it needs no weights."""
-    sums = rule if isinstance(rule, Zero | Epsilon) else SUMS
-    return Composite((When(rule=rule),), sums)
+    """One rule for all, sums included where it can."""
+    return Composite((When(rule=rule),), rule if isinstance(rule, Zero | Epsilon | Gamma) else SUMS)
 
 
 def by_kind(convolutions: Rule, first: Rule | None = None) -> Composite:
     """A rule for convolutions, epsilon for the rest, and another for the first layer if given."""
     clauses = (When(rule=convolutions, ops=CONVOLUTIONS), When(rule=Epsilon()))
-    return Composite(clauses if first is None else (When(rule=first, first=True), *clauses))
+    sums = convolutions if isinstance(convolutions, Gamma) else SUMS
+    return Composite(clauses if first is None else (When(rule=first, first=True), *clauses), sums)
 
 
 def book() -> Composite:

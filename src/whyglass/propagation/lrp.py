@@ -24,9 +24,9 @@ class LRP(RelevanceMethod):
     "epsilon-plus-flat", "epsilon-alpha2-beta1", "epsilon-alpha2-beta1-flat", "epsilon-gamma-box". A
     function of one number hands all of it on, max-pooling to the winner, sums and averages in shares.
     Of a product with a gate (sigmoid, softmax) the other factor takes all, of another product each
-    takes half. Norms pass it unchanged, batch norm is joined to the layer before it. Units: score.
-    Source: Bach et al. (2015), equations 56 to 60; Hagan et al., "Neural Network Design 2", chapter 9,
-    equations 9.18 to 9.29.
+    takes half. In a norm the spread counts as a constant; batch norm is joined to the layer before it.
+    Units: score. Source: Bach et al. (2015), equations 56 to 60; Hagan et al., "Neural Network Design
+    2", chapter 9, equations 9.18 to 9.29.
 
     >>> import torch, whyglass
     >>> model = lambda x: torch.relu(x @ torch.tensor([[1.0, -1.0], [2.0, 1.0]])).sum(1)

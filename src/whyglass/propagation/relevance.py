@@ -7,8 +7,9 @@ follow the composite's rules, sums its rule for sums, and products are split by 
 - "signal": a factor made by a sigmoid or a softmax is a gate, and the other one takes all;
 - "half": both take half.
 
-Norms pass R unchanged, a division gives all to the numerator, softmax takes the first-order terms of
-its expansion. Batch norm after a weighted operation is joined to it: the rule sees their product.
+In a norm the spread counts as a constant, a division gives all to the numerator, softmax takes the
+first-order terms of its expansion. Batch norm after a weighted operation is joined to it: the rule
+sees their product.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from torch import Tensor
 
 from whyglass.errors import BadInput
 from whyglass.inputs import Leaves, explained
-from whyglass.propagation.composites import Composite
+from whyglass.propagation.composites import SUMS, Composite
 from whyglass.propagation.engine import Call, Policy, Propagation, Table
-from whyglass.propagation.lrp_rules import Rule
+from whyglass.propagation.lrp_rules import Gamma, Rule
+from whyglass.propagation.norms import NORMS
 from whyglass.propagation.operations import STRUCTURAL
 from whyglass.propagation.steps import FirstOrder, Kept, Passed, Seed, Step
 from whyglass.propagation.trees import leaves_of
@@ -57,7 +59,6 @@ class Relevance(Propagation):
         layers: Mapping[int, str],
         keep: bool = False,
     ) -> None:
-        unchanged = ("layer_norm", "rms_norm", "group_norm", "instance_norm")
         first_order = ("softmax", "log_softmax", "logsumexp")
         adding = ("scatter_add", "index_add", "index_put")
         winner = ("maximum", "minimum", *_pools("max"))
@@ -67,7 +68,7 @@ class Relevance(Propagation):
             linear=self._weigh,
             additive=self._add,
             by_name={
-                **dict.fromkeys(unchanged, self._hand_over),
+                **dict.fromkeys(NORMS, self._norm),
                 **dict.fromkeys(first_order, self._first_order),
                 **dict.fromkeys(adding, self._sum),
                 **dict.fromkeys(winner),
@@ -124,7 +125,8 @@ class Relevance(Propagation):
     def rule(self, step: Step) -> Rule:
         """The rule of a step: known once the whole network has run."""
         if step.weight is None:
-            return self._composite.sums
+            sums = self._composite.sums
+            return sums if step.signs or not isinstance(sums, Gamma) else SUMS
         return self._composite.rule(step.call.op, step.call.layer, step.depth, self._deepest)
 
     def tell(self, step: Step, relevance: Tensor, found: tuple[Tensor, ...]) -> None:
@@ -140,7 +142,12 @@ class Relevance(Propagation):
             step.arrived.append((relevance, found))
 
     def _step(
-        self, call: Call, places: Sequence[int], share: float = 1.0, weight: int | None = None
+        self,
+        call: Call,
+        places: Sequence[int],
+        share: float = 1.0,
+        weight: int | None = None,
+        signs: tuple[int, ...] | None = None,
     ) -> Tensor:
         """Run the operation on values cut from the graph, and hang the step in its place."""
         operands = tuple(call.leaves[place] for place in places)
@@ -152,7 +159,8 @@ class Relevance(Propagation):
             bias = along(bias, y) if call.op.startswith("conv") else bias
             y = y + bias
         shared = bias if self._bias == "share" else None
-        step = Step(self, call, operands, values, z, y, bias, share, shared, weight=weight)
+        step = Step(self, call, operands, values, z, y, bias, share, shared)
+        step.weight, step.signs = weight, signs
         return self._hang(step)
 
     def _hang(self, step: Step) -> Tensor:
@@ -162,16 +170,24 @@ class Relevance(Propagation):
         return result
 
     def _weigh(self, call: Call) -> Any:
-        """Linear in its one operand: by the composite's rule if there are weights."""
-        return self._step(call, call.operands, weight=weight_place(call))
+        """Linear in its one operand: by the composite's rule if there are weights, else a sum."""
+        weight = weight_place(call)
+        return self._sum(call) if weight is None else self._step(call, call.operands, weight=weight)
 
     def _sum(self, call: Call) -> Any:
-        return self._step(call, call.operands)
+        """In shares, by the composite's rule for sums; of a difference one operand is negative."""
+        negative = {"sub": 1, "rsub": 0}.get(call.op)
+        first = call.leaves[0]
+        signs = tuple(
+            -1 if negative is not None and (call.leaves[place] is first) == (negative == 0) else 1
+            for place in call.operands
+        )
+        return self._step(call, call.operands, signs=signs)
 
     def _add(self, call: Call) -> Any:
         """A sum of two shares out; one tensor and a constant pass on, the constant being a bias."""
         if len(call.operands) > 1:
-            return self._step(call, call.operands)
+            return self._sum(call)
         if self._bias == "ignore" or call.op in {"neg", "negative"}:
             return self._hand_over(call)
         place = next(iter(call.operands))
@@ -225,6 +241,19 @@ class Relevance(Propagation):
             # Several results: parts of the operand, moved.
             return call.run()
         return self._hang(FirstOrder(self, call, operands, values, z, z.detach()))
+
+    def _norm(self, call: Call) -> Any:
+        """The spread counts as a constant: R passes unchanged, or by terms if the bias shares."""
+        if self._bias == "ignore":
+            return self._hand_over(call)
+        x = call.leaves[call.operands[0]]
+        value = x.detach().requires_grad_()
+        with torch.no_grad():
+            y = call.run({call.operands[0]: x.detach()})
+        with torch.enable_grad():
+            z = NORMS[call.op](call, value)
+        shift = y - z.detach()
+        return self._hang(Step(self, call, (x,), (value,), z, y, shift, bias=shift))
 
     def _batch_norm(self, call: Call) -> Any:
         """Joined to the weighted operation before it, or a scale on its own."""

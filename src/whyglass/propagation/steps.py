@@ -72,6 +72,7 @@ class Step:
     `operands` hang in the network's graph, `values` are cut from it, and `z` is a graph of its own over
     the values. The output is y = scale * z + shift, `scale` being that of a batch norm joined to the
     weights; `bias` is the shift where it shares. `share` is what each operand gets of the relevance.
+    `signs` are those with which a sum takes its operands; other operations without weights have none.
     """
 
     owner: Owner
@@ -86,6 +87,7 @@ class Step:
     depth: int = 0
     scale: Tensor | None = None
     weight: int | None = None
+    signs: tuple[int, ...] | None = None
     arrived: list[tuple[Tensor, tuple[Tensor, ...]]] = field(default_factory=list)
 
     @property
@@ -101,11 +103,11 @@ class Step:
 
     def shares(self, flows: Sequence[Flow], relevance: Tensor) -> tuple[Tensor, ...]:
         """The same by these flows, without telling."""
-        if self.weight is None or flows[0].pairs is PROPORTIONAL:
+        if flows[0].pairs is PROPORTIONAL:
             return self._proportional(flows[0], relevance)
         if flows[0].outputs == "all" and len(flows) > 1:
-            return (self._two_sided(flows, relevance),)
-        return (self._by_sign(flows, relevance),)
+            return self._two_sided(flows, relevance)
+        return self._by_sign(flows, relevance)
 
     def _proportional(self, flow: Flow, relevance: Tensor) -> tuple[Tensor, ...]:
         """The terms as they are: the operation's own gradient."""
@@ -119,7 +121,7 @@ class Step:
         found = zip(self.values, slopes, strict=True)
         return tuple(value.detach() * slope * self.share for value, slope in found)
 
-    def _two_sided(self, flows: Sequence[Flow], relevance: Tensor) -> Tensor:
+    def _two_sided(self, flows: Sequence[Flow], relevance: Tensor) -> tuple[Tensor, ...]:
         """Positive and negative terms apart; a side without terms leaves its share to the other."""
         one, other = flows
         first = _Terms(self, one)
@@ -131,11 +133,11 @@ class Step:
         rest = relevance * other.share
         over = over + rest * (second.z == 0)
         found = first.passed(self._divided(one, over, first.z))
-        return found + second.passed(self._divided(other, rest + left, second.z))
+        return _added(found, second.passed(self._divided(other, rest + left, second.z)))
 
-    def _by_sign(self, flows: Sequence[Flow], relevance: Tensor) -> Tensor:
+    def _by_sign(self, flows: Sequence[Flow], relevance: Tensor) -> tuple[Tensor, ...]:
         """Each flow for the outputs that it serves."""
-        found = torch.zeros_like(self.values[0])
+        found = tuple(torch.zeros_like(value) for value in self.values)
         for flow in flows:
             mine = relevance
             if flow.outputs != "all":
@@ -144,8 +146,18 @@ class Step:
                 if not mine.any():
                     continue
             terms = _Terms(self, flow)
-            found = found + terms.passed(self._divided(flow, mine, terms.z))
+            found = _added(found, terms.passed(self._divided(flow, mine, terms.z)))
         return found
+
+    def summed(self, operands: Sequence[Tensor]) -> Tensor:
+        """A sum of other operands."""
+        found = {
+            place: operand
+            for mine, operand in zip(self.operands, operands, strict=True)
+            for place in self.call.operands
+            if self.call.leaves[place] is mine
+        }
+        return self.call.run(found)
 
     def part(self, change: Part) -> Tensor | None:
         """The input changed, or None if nothing of it is left."""
@@ -178,15 +190,42 @@ class Step:
         return relevance.div(z.masked_fill(nothing, 1)).masked_fill_(nothing, 0)
 
 
+def _added(one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(a + b for a, b in zip(one, other, strict=True))
+
+
 class _Terms:
     """The pairs of a flow at a step: their graphs, and z, their sum with the bias if it shares."""
 
     def __init__(self, step: Step, flow: Flow) -> None:
-        assert step.weight is not None
-        x = step.values[0].detach()
-        w = scaled(step.call.leaves[step.weight].detach(), step.scale)
         self._inputs: list[Tensor] = []
         self._terms: list[Tensor] = []
+        self._step = step
+        if step.weight is None:
+            self._add(step, flow)
+        else:
+            self._weigh(step, flow, step.weight)
+        parts = [term.detach() for term in self._terms]
+        self.z = sum(parts[1:], parts[0]) if parts else torch.zeros_like(step.y)
+        if step.bias is not None and flow.biased:
+            one = torch.ones((), dtype=step.y.dtype, device=step.y.device)
+            for change, weigh in flow.pairs:
+                self.z = self.z + change(one) * weigh(step.bias)
+
+    def _add(self, step: Step, flow: Flow) -> None:
+        """A sum: the weights are the signs of its operands, all the pairs one term."""
+        assert step.signs is not None
+        for value, sign in zip(step.values, step.signs, strict=True):
+            x = value.detach()
+            weight = torch.full((), float(sign), dtype=x.dtype, device=x.device)
+            pairs = [change(x) * weigh(weight) for change, weigh in flow.pairs]
+            self._inputs.append(torch.stack(pairs).sum(0).mul_(sign).requires_grad_())
+        with torch.enable_grad():
+            self._terms.append(step.summed(self._inputs))
+
+    def _weigh(self, step: Step, flow: Flow, weight: int) -> None:
+        """A weighted operation on one operand: a term a pair."""
+        w = scaled(step.call.leaves[weight].detach(), step.scale)
         for change, weigh in flow.pairs:
             u = step.part(change)
             if u is None:
@@ -195,21 +234,14 @@ class _Terms:
                 u = u.detach().requires_grad_()
                 self._terms.append(unbiased(step.call, {step.call.operands[0]: u}, weigh(w)))
             self._inputs.append(u)
-        parts = [term.detach() for term in self._terms]
-        self.z = sum(parts[1:], parts[0]) if parts else torch.zeros_like(step.y)
-        self._none = x
-        if step.bias is not None and flow.biased:
-            one = torch.ones((), dtype=x.dtype, device=x.device)
-            for change, weigh in flow.pairs:
-                self.z = self.z + change(one) * weigh(step.bias)
 
-    def passed(self, over: Tensor) -> Tensor:
-        """sum_p u_p v_p^T over."""
+    def passed(self, over: Tensor) -> tuple[Tensor, ...]:
+        """sum_p u_p v_p^T over, an operand each."""
         if not self._terms:
-            return torch.zeros_like(self._none)
+            return (torch.zeros_like(self._step.values[0]),)
         slopes = torch.autograd.grad(self._terms, self._inputs, [over] * len(self._terms))
-        found = [slope.mul_(u.detach()) for u, slope in zip(self._inputs, slopes, strict=True)]
-        return sum(found[1:], found[0])
+        found = [slope * u.detach() for u, slope in zip(self._inputs, slopes, strict=True)]
+        return tuple(found) if self._step.weight is None else (sum(found[1:], found[0]),)
 
 
 class FirstOrder(Step):
