@@ -9,13 +9,15 @@ EfficientNet-Lite0, black baseline, the predicted class. For each rule, medians 
   steps added up in float64.
 
 For the adaptive rule also the gap before its weights were adjusted and the error that it estimates
-of itself. The references take minutes a photo: `--cache` keeps them for the next run.
+of itself. The references take minutes a photo: `--cache` keeps them for the next run, and an
+interrupt (Ctrl-C) tells what was measured so far.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -192,10 +194,12 @@ def main() -> None:
     chosen = parser.parse_args()
     model = lite0()
     found, uncertain = [], []
-    for name, photo in tqdm(photos(chosen.folder, chosen.photos), disable=None):
-        truth = cached(chosen.cache, name, model, photo, chosen.reference)
-        uncertain.append(truth.uncertainty)
-        found.append(every_rule(model, photo, truth, chosen.steps))
+    # An interrupt ends the measuring, not the program: what was measured is told.
+    with suppress(KeyboardInterrupt):
+        for name, photo in tqdm(photos(chosen.folder, chosen.photos), disable=None):
+            truth = cached(chosen.cache, name, model, photo, chosen.reference)
+            found.append(every_rule(model, photo, truth, chosen.steps))
+            uncertain.append(truth.uncertainty)
     print(machine())
     print(
         f"{len(found)} photos, reference of {chosen.reference} steps, itself uncertain by "

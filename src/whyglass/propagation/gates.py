@@ -16,6 +16,8 @@ from whyglass.propagation.engine import Call, Propagation, Rule, Table, visible
 from whyglass.propagation.operations import GATES
 from whyglass.scorer import Rows, Scorer
 
+RISING = frozenset({"relu", "relu6", "hardtanh", "elu", "selu", "celu", "softplus", "threshold"})
+
 
 class _Positive(torch.autograd.Function):
     """y as it is; backwards the positive part of the gradient, to whatever y is made of."""
@@ -29,8 +31,24 @@ class _Positive(torch.autograd.Function):
         return gradients[0].clamp_min(0), None
 
 
+class _PositiveAfter(torch.autograd.Function):
+    """x as it is; backwards the positive part of what a rising gate has just made, in its place."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0].clamp_min_(0)
+
+
 def guided(call: Call) -> Tensor:
     """m_x = f'(x) max(m_y, 0): for ReLU both the input and the gradient must be positive."""
+    if call.op in RISING:
+        # f' is not negative, so that the cut can follow it: no new memory, and no other reader.
+        place = call.operands[0]
+        return call.run({place: _PositiveAfter.apply(call.leaves[place])})
     y = call.run()
     return _Positive.apply(y, y.detach())
 

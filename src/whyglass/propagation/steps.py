@@ -111,7 +111,10 @@ class Step:
 
     def _proportional(self, flow: Flow, relevance: Tensor) -> tuple[Tensor, ...]:
         """The terms as they are: the operation's own gradient."""
-        over = self._divided(flow, relevance, self._total())
+        return self._passed(self._divided(flow, relevance, self._total()))
+
+    def _passed(self, over: Tensor) -> tuple[Tensor, ...]:
+        """x W^T over."""
         if self.scale is not None:
             over = over.mul_(along(self.scale, over))
         slopes = torch.autograd.grad(self.z, self.values, over, retain_graph=True)
@@ -127,8 +130,12 @@ class Step:
         first = _Terms(self, one)
         over = relevance if one.share == 1 else relevance * one.share
         left = over * (first.z == 0)
-        if not other.share and not left.any():
-            return first.passed(self._divided(one, over, first.z))
+        if not other.share:
+            found = first.passed(self._divided(one, over, first.z))
+            if not left.any():
+                return found
+            # Where one side has no terms, the terms as they are are those of the other.
+            return _added(found, self._passed(self._divided(other, left, self._total())))
         second = _Terms(self, other)
         rest = relevance * other.share
         over = over + rest * (second.z == 0)
