@@ -91,7 +91,8 @@ class Method(ABC):
             target: which scalar of the output; see `whyglass.target`.
             baseline: what absence is, for the methods that use one; see `whyglass.baseline`.
             at: a submodule, by object or dotted name, whose output is explained, not the input.
-            output: key, index, field or callable that picks a tensor out of the model's output.
+            output: key, index, field or callable that picks a tensor out of the model's output, or a
+                `Layer`, whose output is scored in its place.
             legend: names and units that views show.
             batch_size: rows at once, or "auto".
 

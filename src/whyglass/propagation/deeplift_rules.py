@@ -7,6 +7,7 @@ equation 3, is torch's backward pass.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +45,9 @@ def rescale(call: Call) -> Tensor:
     x, before = call.leaves[call.operands[0]], call.baseline_leaves[call.operands[0]]
     with torch.no_grad():
         y = call.run({call.operands[0]: x.detach()})
+        if call.op in CLOSED:
+            slope = CLOSED[call.op](x.detach(), before, y, call.at_baseline)
+            return _Scaled.apply(x, y, slope)
         step = x.detach() - before
         slope = (y - call.at_baseline).div_(step)
         near = _same(call, x.detach(), before, step)
@@ -135,20 +139,45 @@ def _same(call: Call, x: Tensor, before: Tensor, step: Tensor) -> Tensor:
     return equal | (step.abs() <= SAME.get(x.dtype, 1e-6) * torch.maximum(x.abs(), before.abs()))
 
 
+def _square_root(x: Tensor, x0: Tensor, y: Tensor, y0: Tensor) -> Tensor:
+    """1 / (y + y'); where nothing changed from zero there is nothing to scale."""
+    total = y + y0
+    return torch.where(total == 0, 0.0, 1 / total)
+
+
+# Mean slopes that have a closed form, of (x, x', y, y').
+CLOSED: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
+    "square": lambda x, x0, _y, _y0: x + x0,
+    "sqrt": _square_root,
+    "reciprocal": lambda _x, _x0, y, y0: -y * y0,
+}
+
+
+class _Moved(torch.autograd.Function):
+    """Another value in the same place of the graph."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, value: Tensor) -> Tensor:
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *multipliers: Tensor) -> tuple[Tensor, None]:
+        return multipliers[0], None
+
+
 def product(call: Call) -> Tensor:
     """Bilinear y = f(a, b): each operand's multiplier is f with the other's mean of both ends.
 
     f(a, b) - f(a', b') = f(a - a', (b + b') / 2) + f((a + a') / 2, b - b'): the Shapley value of two
-    players, of which one is a and the other b.
+    players, of which one is a and the other b. Both are the gradient of f at the means.
     """
-    first, second = call.operands
-    a, b = call.leaves[first], call.leaves[second]
+    means: dict[int, Tensor] = {}
     with torch.no_grad():
-        a_mean = (a + call.baseline_leaves[first]) / 2
-        b_mean = (b + call.baseline_leaves[second]) / 2
         value = call.run()
-    split = call.run({second: b_mean}) + call.run({first: a_mean})
-    return split + (value - split.detach())
+        halfway = {p: (call.leaves[p] + call.baseline_leaves[p]) / 2 for p in call.operands}
+    for place, middle in halfway.items():
+        means[place] = _Moved.apply(call.leaves[place], middle)
+    return _Moved.apply(call.run(means), value)
 
 
 def quotient(call: Call) -> Tensor:
@@ -161,13 +190,14 @@ def quotient(call: Call) -> Tensor:
     (a, a0), (b, b0) = zip(call.leaves, call.baseline_leaves, strict=True)
     with torch.no_grad():
         y, total = call.run(), b + b0
+        per_a, per_b = 2 / total, -(y + call.at_baseline) / total
         same = (b > 0) == (b0 > 0)
-        per_a = torch.where(same, 2 / total, (1 / b + 1 / b0) / 2)
-        per_b = torch.where(same, -(y + call.at_baseline) / total, -(a + a0) / (2 * b * b0))
-    split = torch.zeros_like(y)
-    for place in call.operands:
-        split = split + call.leaves[place] * (per_a, per_b)[place]
-    return split + (y - split.detach())
+        if not same.all():
+            per_a = torch.where(same, per_a, (1 / b + 1 / b0) / 2)
+            per_b = torch.where(same, per_b, -(a + a0) / (2 * b * b0))
+    parts = [call.leaves[place] * (per_a, per_b)[place] for place in call.operands]
+    total = parts[0] if len(parts) == 1 else parts[0] + parts[1]
+    return _Moved.apply(total.expand_as(y), y)
 
 
 def _falling(d: Tensor) -> Tensor:
