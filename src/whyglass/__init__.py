@@ -1,6 +1,16 @@
 """whyglass: where a neural network's decision comes from, and how far to believe the answer."""
 
-from whyglass.baseline import Background, Blur, Mean, Nearest, PerChannel
+from whyglass.baseline import (
+    Background,
+    Blur,
+    Conditional,
+    Deletion,
+    Gaussian,
+    Mean,
+    Nearest,
+    PerChannel,
+)
+from whyglass.blackbox import NumpyModel
 from whyglass.cam.cam import CAM
 from whyglass.cam.counterfactual_grad_cam import CounterfactualGradCAM
 from whyglass.cam.eigen_cam import EigenCAM
@@ -10,7 +20,10 @@ from whyglass.cam.layer_cam import LayerCAM
 from whyglass.cam.score_cam import ScoreCAM
 from whyglass.catalogue import METHODS
 from whyglass.checks import Check
+from whyglass.coalition.exact_shapley import ExactShapley
+from whyglass.coalition.kernel_shap import KernelSHAP
 from whyglass.coalition.occlusion import Occlusion
+from whyglass.coalition.permutation_shapley import PermutationShapley
 from whyglass.combined.guided_grad_cam import GuidedGradCAM
 from whyglass.errors import BadInput, MissingExtra, Unsupported, WhyglassError
 from whyglass.explain import explain
@@ -39,20 +52,25 @@ __all__ = [
     "BadInput",
     "Blur",
     "Check",
+    "Conditional",
     "Contrast",
     "CounterfactualGradCAM",
     "Deconvolution",
     "DeepLIFT",
     "DeepSHAP",
+    "Deletion",
     "EigenCAM",
+    "ExactShapley",
     "ExpectedGradients",
     "Explanation",
+    "Gaussian",
     "GradCAM",
     "GradCAMPlusPlus",
     "GradientXInput",
     "GuidedBackprop",
     "GuidedGradCAM",
     "IntegratedGradients",
+    "KernelSHAP",
     "LayerCAM",
     "Legend",
     "LogOdds",
@@ -60,9 +78,11 @@ __all__ = [
     "Method",
     "MissingExtra",
     "Nearest",
+    "NumpyModel",
     "Occlusion",
     "PathGradients",
     "PerChannel",
+    "PermutationShapley",
     "Probability",
     "Saliency",
     "ScoreCAM",

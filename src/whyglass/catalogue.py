@@ -13,7 +13,10 @@ from whyglass.cam.grad_cam import GradCAM
 from whyglass.cam.grad_cam_plus_plus import GradCAMPlusPlus
 from whyglass.cam.layer_cam import LayerCAM
 from whyglass.cam.score_cam import ScoreCAM
+from whyglass.coalition.exact_shapley import ExactShapley
+from whyglass.coalition.kernel_shap import KernelSHAP
 from whyglass.coalition.occlusion import Occlusion
+from whyglass.coalition.permutation_shapley import PermutationShapley
 from whyglass.combined.guided_grad_cam import GuidedGradCAM
 from whyglass.errors import BadInput
 from whyglass.gradient.expected_gradients import ExpectedGradients
@@ -54,6 +57,9 @@ METHODS: dict[str, type[Method]] = {
         Deconvolution,
         GuidedGradCAM,
         Occlusion,
+        ExactShapley,
+        PermutationShapley,
+        KernelSHAP,
     )
 }
 
