@@ -22,6 +22,7 @@ from whyglass.catalogue import METHODS
 from whyglass.checks import Check
 from whyglass.coalition.exact_shapley import ExactShapley
 from whyglass.coalition.kernel_shap import KernelSHAP
+from whyglass.coalition.lime import LIME
 from whyglass.coalition.occlusion import Occlusion
 from whyglass.coalition.permutation_shapley import PermutationShapley
 from whyglass.combined.guided_grad_cam import GuidedGradCAM
@@ -47,6 +48,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CAM",
+    "LIME",
     "METHODS",
     "Background",
     "BadInput",

@@ -15,6 +15,7 @@ from whyglass.cam.layer_cam import LayerCAM
 from whyglass.cam.score_cam import ScoreCAM
 from whyglass.coalition.exact_shapley import ExactShapley
 from whyglass.coalition.kernel_shap import KernelSHAP
+from whyglass.coalition.lime import LIME
 from whyglass.coalition.occlusion import Occlusion
 from whyglass.coalition.permutation_shapley import PermutationShapley
 from whyglass.combined.guided_grad_cam import GuidedGradCAM
@@ -60,6 +61,7 @@ METHODS: dict[str, type[Method]] = {
         ExactShapley,
         PermutationShapley,
         KernelSHAP,
+        LIME,
     )
 }
 

@@ -81,6 +81,7 @@ def take_form(masks: list[Tensor], inputs: Inputs) -> Any:
 BUDGETS: dict[str, dict[str, Any]] = {
     "permutation-shapley": {"budget": 60},
     "kernel-shap": {"budget": 26},
+    "lime": {"budget": 26},
 }
 
 

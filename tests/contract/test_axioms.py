@@ -171,7 +171,8 @@ def test_the_one_feature_that_changed_the_score_gets_something(kind: type[Method
     baseline = Background(reference) if kind.baseline_is == "background" else reference
     found = kind(**settings_)(lambda given: 1 - torch.relu(1 - given[:, 0]), x, baseline=baseline)
     assert found.values[0, 0] == pytest.approx(1, abs=0.2)
-    assert found.values[0, 1] == 0
+    # A difference of scores, or a regression on them, is rounded.
+    assert found.values[0, 1].abs() <= (0 if "gradients" in kind.needs else 1e-12)
 
 
 @promising("linearity")

@@ -8,12 +8,13 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from whyglass.coalition.coalition_method import Estimate, SampledCoalitions
+from whyglass.coalition.coalition_method import SHAPLEY_AXIOMS, Estimate, SampledCoalitions
 from whyglass.coalition.game import Game
 from whyglass.coalition.maskers import Masker
 from whyglass.coalition.pairs import Draws, Stratum, allocate, strata
 from whyglass.coalition.players import Team
 from whyglass.errors import BadInput
+from whyglass.method import Axiom
 from whyglass.paper import Paper
 
 Weights = Literal["leverage", "kernel"]
@@ -50,6 +51,7 @@ class KernelSHAP(SampledCoalitions):
         "What each feature adds to the score, from a regression on random coalitions; the parts sum "
         "to it."
     )
+    axioms: ClassVar[tuple[Axiom, ...]] = tuple(a for a in SHAPLEY_AXIOMS if a != "dummy")
     paper: ClassVar[Paper] = Paper(
         "Scott M. Lundberg and Su-In Lee",
         "A Unified Approach to Interpreting Model Predictions",
