@@ -21,9 +21,14 @@ from whyglass.cam.score_cam import ScoreCAM
 from whyglass.catalogue import METHODS
 from whyglass.checks import Check
 from whyglass.coalition.exact_shapley import ExactShapley
+from whyglass.coalition.interactions import Interactions, interactions
 from whyglass.coalition.kernel_shap import KernelSHAP
 from whyglass.coalition.lime import LIME
+from whyglass.coalition.linear_shap import LinearSHAP
+from whyglass.coalition.low_order_shap import LowOrderSHAP
+from whyglass.coalition.max_shap import MaxSHAP
 from whyglass.coalition.occlusion import Occlusion
+from whyglass.coalition.owen import Owen
 from whyglass.coalition.permutation_shapley import PermutationShapley
 from whyglass.combined.guided_grad_cam import GuidedGradCAM
 from whyglass.errors import BadInput, MissingExtra, Unsupported, WhyglassError
@@ -72,16 +77,21 @@ __all__ = [
     "GuidedBackprop",
     "GuidedGradCAM",
     "IntegratedGradients",
+    "Interactions",
     "KernelSHAP",
     "LayerCAM",
     "Legend",
+    "LinearSHAP",
     "LogOdds",
+    "LowOrderSHAP",
+    "MaxSHAP",
     "Mean",
     "Method",
     "MissingExtra",
     "Nearest",
     "NumpyModel",
     "Occlusion",
+    "Owen",
     "PathGradients",
     "PerChannel",
     "PermutationShapley",
@@ -95,4 +105,5 @@ __all__ = [
     "VarGrad",
     "WhyglassError",
     "explain",
+    "interactions",
 ]

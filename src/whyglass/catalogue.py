@@ -16,7 +16,11 @@ from whyglass.cam.score_cam import ScoreCAM
 from whyglass.coalition.exact_shapley import ExactShapley
 from whyglass.coalition.kernel_shap import KernelSHAP
 from whyglass.coalition.lime import LIME
+from whyglass.coalition.linear_shap import LinearSHAP
+from whyglass.coalition.low_order_shap import LowOrderSHAP
+from whyglass.coalition.max_shap import MaxSHAP
 from whyglass.coalition.occlusion import Occlusion
+from whyglass.coalition.owen import Owen
 from whyglass.coalition.permutation_shapley import PermutationShapley
 from whyglass.combined.guided_grad_cam import GuidedGradCAM
 from whyglass.errors import BadInput
@@ -62,6 +66,10 @@ METHODS: dict[str, type[Method]] = {
         PermutationShapley,
         KernelSHAP,
         LIME,
+        Owen,
+        LinearSHAP,
+        LowOrderSHAP,
+        MaxSHAP,
     )
 }
 

@@ -82,6 +82,7 @@ BUDGETS: dict[str, dict[str, Any]] = {
     "permutation-shapley": {"budget": 60},
     "kernel-shap": {"budget": 26},
     "lime": {"budget": 26},
+    "owen": {"budget": 60},
 }
 
 

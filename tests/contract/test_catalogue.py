@@ -45,7 +45,7 @@ class TestEntry:
         assert kind.paper.authors
         assert kind.paper.title
         assert kind.paper.venue
-        assert 2010 <= kind.paper.year <= 2030
+        assert 1950 <= kind.paper.year <= 2030
         assert kind.paper.url.startswith("https://")
         assert kind.family in {"gradient", "cam", "coalition", "propagation", "combined"}
         assert kind.cost

@@ -109,6 +109,8 @@ def _within_budget(method: Method, found: Explanation, rows: int, targets: int) 
         "one score a channel": 20,
         "one score a window": features,
         "2^n scores": 2**players,
+        "one score a player": players,
+        "one score a coalition up to the order": players * (players + 1) // 2,
     }
     background = 5 if method.baseline_is == "background" else 0
     # At the inputs, at the baseline, and for a layer what the layer makes of the baseline.

@@ -26,7 +26,7 @@ class Game:
 
     def __init__(self, scorer: Scorer, masker: Masker, team: Team, here: Evaluated) -> None:
         self.scorer, self.masker, self.n, self.rows = scorer, masker, team.count, scorer.rows
-        self.count, self.spent = masker.count, 1
+        self.team, self.count, self.spent = team, masker.count, 1
         self.full = _wide(here.scores, scorer.many)
         none = masker.nothing
         nobody = torch.zeros(none.count, self.n, dtype=torch.bool)

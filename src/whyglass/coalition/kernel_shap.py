@@ -169,9 +169,10 @@ def regress(sample: list[Sample], layers: list[Stratum], n: int) -> tuple[Tensor
     designs, responses, shares = [], [], []
     for one, layer in zip(sample, layers, strict=True):
         assert one.responses is not None
-        designs.append(one.members.double() - layer.size / n)
+        design = one.members.double() - layer.size / n
+        designs.append(design)
         responses.append(one.responses)
-        shares.append(torch.full((len(one.members),), layer.mass / len(one.members)).double())
+        shares.append(design.new_full((len(one.members),), layer.mass / len(one.members)))
     design, response, share = torch.cat(designs), torch.cat(responses, 1), torch.cat(shares)
     # The design has no part along the ones: adding them there makes the matrix regular.
     matrix = design.T @ (share[:, None] * design) + torch.ones(n, n, dtype=torch.float64) / n

@@ -62,6 +62,7 @@ class LIME(SampledCoalitions):
     shows: ClassVar[str] = (
         "The slopes of a linear model fitted to the scores of the input's variants."
     )
+    adds_up: ClassVar[bool] = False
     axioms: ClassVar[tuple[Axiom, ...]] = ("implementation invariance", "linearity")
     paper: ClassVar[Paper] = Paper(
         "Marco Tulio Ribeiro, Sameer Singh and Carlos Guestrin",
