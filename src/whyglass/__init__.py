@@ -21,6 +21,7 @@ from whyglass.cam.score_cam import ScoreCAM
 from whyglass.catalogue import METHODS
 from whyglass.checks import Check
 from whyglass.coalition.exact_shapley import ExactShapley
+from whyglass.coalition.feature_permutation import FeaturePermutation
 from whyglass.coalition.interactions import Interactions, interactions
 from whyglass.coalition.kernel_shap import KernelSHAP
 from whyglass.coalition.lime import LIME
@@ -30,6 +31,7 @@ from whyglass.coalition.max_shap import MaxSHAP
 from whyglass.coalition.occlusion import Occlusion
 from whyglass.coalition.owen import Owen
 from whyglass.coalition.permutation_shapley import PermutationShapley
+from whyglass.coalition.qii import QII, Disparity, group_disparity
 from whyglass.combined.guided_grad_cam import GuidedGradCAM
 from whyglass.errors import BadInput, MissingExtra, Unsupported, WhyglassError
 from whyglass.explain import explain
@@ -55,6 +57,7 @@ __all__ = [
     "CAM",
     "LIME",
     "METHODS",
+    "QII",
     "Background",
     "BadInput",
     "Blur",
@@ -66,10 +69,12 @@ __all__ = [
     "DeepLIFT",
     "DeepSHAP",
     "Deletion",
+    "Disparity",
     "EigenCAM",
     "ExactShapley",
     "ExpectedGradients",
     "Explanation",
+    "FeaturePermutation",
     "Gaussian",
     "GradCAM",
     "GradCAMPlusPlus",
@@ -105,5 +110,6 @@ __all__ = [
     "VarGrad",
     "WhyglassError",
     "explain",
+    "group_disparity",
     "interactions",
 ]

@@ -83,6 +83,7 @@ BUDGETS: dict[str, dict[str, Any]] = {
     "kernel-shap": {"budget": 26},
     "lime": {"budget": 26},
     "owen": {"budget": 60},
+    "qii": {"budget": 60},
 }
 
 

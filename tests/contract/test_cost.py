@@ -110,6 +110,7 @@ def _within_budget(method: Method, found: Explanation, rows: int, targets: int) 
         "one score a window": features,
         "2^n scores": 2**players,
         "one score a player": players,
+        "one score a player and background row": 5 * (players + 1),
         "one score a coalition up to the order": players * (players + 1) // 2,
     }
     background = 5 if method.baseline_is == "background" else 0

@@ -69,13 +69,17 @@ class CoalitionMethod(Method):
     def estimate(self, game: Game) -> Estimate:
         """What each player gets, from values of coalitions alone."""
 
+    def absence(self, baseline: Baseline, scorer: Scorer, team: Team) -> Masker:
+        """What stands for absent players."""
+        return masker(baseline, scorer, team)
+
     def ready(self, team: Team, absent: Masker) -> None:
         """Refuse settings that do not suit the players, before the model runs."""
 
     def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
         def prepare() -> tuple[Team, Masker]:
             team = gather(self.players, scorer)
-            absent = masker(baseline, scorer, team)
+            absent = self.absence(baseline, scorer, team)
             self.ready(team, absent)
             return team, absent
 

@@ -48,7 +48,7 @@ def walk(
     which = torch.cat([torch.randperm(game.count, generator=generator) for _ in range(laps)])[
         :pairs
     ]
-    laps_fit = 1 < game.count <= pairs
+    laps_fit = 1 < game.count < pairs
     size = pairs if method.tol is None else game.count if laps_fit else ROUND
     active = torch.arange(game.rows)
     gains = torch.zeros(game.rows, pairs, n, game.full.shape[1], dtype=torch.float64)
