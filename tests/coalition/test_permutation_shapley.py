@@ -17,7 +17,7 @@ from whyglass import Background, BadInput, Conditional, ExactShapley, Gaussian, 
 
 
 def naive(model: Any, x: Tensor, data: Tensor, pairs: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Mitchell et al. (2022), section 3.1, one walk and one evaluation at a time, for one row."""
+    """Mitchell et al. (2022), antithetic, one walk and one evaluation at a time, for one row."""
     n = x.shape[1]
     generator = torch.Generator().manual_seed(seed)
     orders = [torch.randperm(n, generator=generator).tolist() for _ in range(pairs)]

@@ -22,7 +22,7 @@ from whyglass import (
 
 
 def anew(x: Tensor, data: Tensor, drawn: tuple[int, ...]) -> Tensor:
-    """Datta et al. (2016), definition 3: the mean score with features S independent, over all draws."""
+    """Datta et al. (2016), set QII: the mean score with features S independent, over all draws."""
     total = torch.zeros((), dtype=torch.float64)
     every = list(itertools.product(range(len(data)), repeat=len(drawn)))
     for choice in every:
@@ -126,7 +126,7 @@ class TestDisparity:
 
 
 def test_feature_permutation() -> None:
-    """Fisher et al. (2019), equation 3, with every row of the data for each row explained."""
+    """Fisher et al. (2019), with every row of the data for each row explained."""
     x, data = rows(3, 0), rows(6, 1)
     found = FeaturePermutation()(knotted, x, baseline=Background(data))
     falls = torch.zeros(3, 5, 6, dtype=torch.float64)

@@ -23,7 +23,7 @@ class FeaturePermutation(CoalitionMethod):
     inputs and background, and the probability of each row's own class as target, the mean over rows is
     the importance of a feature to the model: how far its trust in the right answers falls. Standard
     errors are those of the mean over D, as if drawn from a population. Units: score. Source: Fisher,
-    Rudin & Dominici (2019), equation 3, where a row is not paired with itself; Breiman (2001).
+    Rudin & Dominici (2019), who do not pair a row with itself; Breiman (2001).
 
     >>> import torch, whyglass
     >>> rows = torch.tensor([[0.0, 0.0], [1.0, 1.0]])

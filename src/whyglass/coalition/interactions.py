@@ -59,8 +59,7 @@ def interactions(
 
     Exact if the budget pays for every coalition. Otherwise the mean over random orders in which the two
     are neighbours: every round of orders makes each pair neighbours equally often, and standard errors
-    are those over rounds, each with one background row in turn. Source: Grabisch & Roubens (1999),
-    section 3; Fujimoto, Kojadinovic & Marichal (2006).
+    are those over rounds, each with one background row in turn. Source: Grabisch & Roubens (1999).
 
     Args:
         budget: the most evaluations a row.

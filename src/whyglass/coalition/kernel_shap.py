@@ -32,7 +32,7 @@ class KernelSHAP(SampledCoalitions):
     without replacement, size by size, so that a budget for all of them gives the exact values with
     standard errors of zero. Each pair uses one background row, in turn. Standard errors are those of
     the linearised regression. Units: score. Source: Lundberg & Lee (2017), theorem 2; pairs: Covert &
-    Lee (2021), section 4.2; leverage: Musco & Witter (2025), algorithm 1.
+    Lee (2021), "paired sampling"; leverage: Musco & Witter (2025), algorithm 1.
 
     Args:
         weights: how often each size is drawn: all equally ("leverage"), or as the kernel weighs them

@@ -30,7 +30,7 @@ class LowOrderSHAP(CoalitionMethod):
     Exact, with standard errors of zero, if no more than d players interact at once; otherwise the
     values miss the change of score, and the check "completeness" fails. With d as large as the number
     of players this is the paper's enumeration of all coalitions. Units: score. Source: Lundberg & Lee
-    (2017), section 4.1, "Low-Order SHAP"; the dividends a: Harsanyi (1963).
+    (2017), section 4.2, "Low-Order SHAP"; the dividends a: Harsanyi (1963).
 
     Args:
         order: d, the most players that interact.

@@ -30,7 +30,7 @@ class MaxSHAP(CoalitionMethod):
     each of the p gets (p - 1)! q! / (p + q)! and each of the q minus p! (q - 1)! / (p + q)!; else all
     get nothing. There are 2n levels, so the work is O(n^2). The check "maximum" verifies that the score
     is one, at the input, at the baseline and where each player joins alone, and fails if not. Units:
-    score. Source: Lundberg & Lee (2017), section 4.1, "Max SHAP", with a reference of its own for
+    score. Source: Lundberg & Lee (2017), section 4.2, "Max SHAP", with a reference of its own for
     each input.
 
     >>> import torch, whyglass

@@ -29,8 +29,8 @@ class Owen(SampledCoalitions):
     with :math:`\Pi(H)` the orders made by shuffling, at every node of the hierarchy H, the branches
     among themselves. A group's values add up to what it would get as one player among its siblings, and
     far fewer coalitions matter than without groups. Orders are drawn at random and walked both ways,
-    background rows in turn, as in `PermutationShapley`. Units: score. Source: Owen (1977), definition
-    of section 3, for one level of groups; for many levels Winter (1989).
+    background rows in turn, as in `PermutationShapley`. Units: score. Source: Owen (1977), for one
+    level of groups; for many levels Winter (1989).
 
     Args:
         hierarchy: nested tuples of players' numbers, ((0, 1), (2, (3, 4))) say. By default halves of

@@ -26,7 +26,7 @@ class PermutationShapley(SampledCoalitions):
     score with one background row, taken in turn so that all are used equally. The values add up to
     the change of score exactly. Standard errors are those of the mean over pairs; with a background
     they are too large until the budget pays for two pairs a row of it. Units: score. Source: Castro,
-    Gómez & Tejada (2009), algorithm of section 3; walks both ways: Mitchell et al. (2022), section 3.1.
+    Gómez & Tejada (2009); walks both ways, "antithetic sampling": Mitchell et al. (2022).
 
     >>> import torch, whyglass
     >>> model = lambda x: x[:, 0] * x[:, 1] + x[:, 2]

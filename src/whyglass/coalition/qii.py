@@ -35,7 +35,8 @@ class QII(SampledCoalitions):
     gives the phi, averaged over random orders; "unary" gives iota of each player alone, which is that
     of a set where `players` groups features. Standard errors are those over draws, zero where every
     value of a single feature was used once. For the difference between groups see
-    `whyglass.group_disparity`. Units: score. Source: Datta, Sen & Zick (2016), definitions 2 to 5.
+    `whyglass.group_disparity`. Units: score. Source: Datta, Sen & Zick (2016), unary and set QII and
+    their Shapley value.
 
     Args:
         influence: "shapley" or "unary".
@@ -160,7 +161,7 @@ def group_disparity(explanation: Explanation, group: Tensor) -> Disparity:
     .. math:: \phi_i(\text{disparity}) = E[\phi_i(x) | x \in Y] - E[\phi_i(x) | x \notin Y]
 
     because the difference is linear in the scores of the rows. Source: Datta, Sen & Zick (2016),
-    section 3.2, group disparity.
+    group disparity, here with its sign.
 
     Args:
         explanation: of a data set's rows, by a method of coalitions, one target for all rows.
