@@ -16,6 +16,7 @@ from tests.coalition.games import lookup, ones, profit, random_table, sickness
 from tests.coalition.test_permutation_shapley import knotted, rows
 from tests.zoo.networks import ZOO
 from whyglass import Background, BadInput, ExactShapley, KernelSHAP
+from whyglass.coalition.kernel_shap import Sample, regress
 from whyglass.coalition.pairs import Draws, allocate, strata
 
 
@@ -96,6 +97,40 @@ def test_the_regression_on_the_coalitions_drawn(weights: Any) -> None:
     assert len(set(seen)) == len(seen)
 
 
+def test_products_of_three_players_leave_the_values_those_of_the_game() -> None:
+    """With all pairs at hand, by textbook least squares under the constraint, and without."""
+    n, table = 7, random_table(7, 3)
+    layers = strata(n, 1)
+    sample = []
+    for layer in layers:
+        members, _ = Draws(layer, n, 1, 0).take(0, layer.total)
+        one = Sample(n)
+        numbers = (members.long() << torch.arange(n)).sum(1)
+        change = (table[-1] - table[0]) * (2 * layer.size - n) / n
+        one.add(members, ((table[numbers] - table[2**n - 1 - numbers] - change) / 2)[None, :, None])
+        sample.append(one)
+    exact = ExactShapley()(lookup(table), ones(n)).values[0] - (table[-1] - table[0]) / n
+    triples = torch.tensor(list(itertools.combinations(range(n), 3)))
+    for more in (triples[:0], triples):
+        off, error = regress(sample, layers, n, more)
+        torch.testing.assert_close(off[0, :, 0], exact)
+        assert not error.any()
+
+
+def test_products_of_three_players_make_such_games_exact() -> None:
+    """A game of interactions of up to three players, from two thirds of the pairs."""
+    generator = torch.Generator().manual_seed(0)
+    w = torch.randn(10, 10, 10, generator=generator).double()
+
+    def model(x: Tensor) -> Tensor:
+        return torch.einsum("ijk,bi,bj,bk->b", w, x, x, x)
+
+    found = KernelSHAP(budget=600)(model, ones(10))
+    exact = ExactShapley()(model, ones(10)).values
+    torch.testing.assert_close(found.values, exact, rtol=1e-6, atol=1e-6)
+    assert found.std_error.max() < 1e-6
+
+
 def test_strata_hold_all_pairs() -> None:
     for n in range(2, 10):
         assert sum(layer.total for layer in strata(n, 3)) == 3 * (2 ** (n - 1) - 1)
@@ -128,9 +163,11 @@ def test_a_larger_sample_continues_a_smaller_one(n: int, pairs: int, more: int) 
         assert all(a <= b <= layer.total for a, b, layer in zip(some, others, layers, strict=True))
 
 
-@pytest.mark.parametrize(("weights", "count"), [("leverage", 1), ("kernel", 3)])
-def test_intervals_cover(weights: Any, count: int) -> None:
-    """Ten columns, and a quarter of the pairs."""
+@pytest.mark.parametrize(
+    ("weights", "count", "budget"), [("leverage", 1, 258), ("kernel", 3, 258), ("leverage", 1, 480)]
+)
+def test_intervals_cover(weights: Any, count: int, budget: int) -> None:
+    """Ten columns; a quarter of the pairs, and enough for products of three players."""
 
     def model(x: Tensor) -> Tensor:
         return knotted(x[:, :5]) + (x[:, 5:8].prod(1) + x[:, 8] * x[:, 9] * x[:, 0]).tanh()
@@ -140,7 +177,7 @@ def test_intervals_cover(weights: Any, count: int) -> None:
     exact = ExactShapley()(model, x, baseline=Background(data)).values
     hits, errors, said = torch.zeros(10), [], []
     for seed in range(1000):
-        found = KernelSHAP(budget=258, seed=seed, weights=weights)(
+        found = KernelSHAP(budget=budget, seed=seed, weights=weights)(
             model, x, baseline=Background(data)
         )
         error = found.values - exact
@@ -152,7 +189,8 @@ def test_intervals_cover(weights: Any, count: int) -> None:
     # One rate alone has a standard error of 0.007.
     assert ((rate >= 0.92) & (rate <= 0.98)).all(), rate
     spread = torch.cat(errors).std(0)
-    assert (torch.cat(errors).mean(0).abs() <= 5 * spread / 1000**0.5).all()
+    # A regression on a sample is consistent and not unbiased: what it is off is part of the spread.
+    assert (torch.cat(errors).mean(0).abs() <= 0.5 * spread).all()
     torch.testing.assert_close(torch.cat(said).mean(0), spread, rtol=0.2, atol=1e-12)
 
 
