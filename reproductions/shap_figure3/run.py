@@ -123,6 +123,8 @@ def main() -> None:
             axes.plot(cost, middle, color=COLOURS[name], label=name, marker="o", markersize=3)
         axes.axhline(exact, color="black", linestyle="--", linewidth=1, label="exact")
         axes.set(title=title, xlabel="evaluations of the model", xscale="log")
+        axes.set_xticks(budgets, [str(budget) for budget in budgets])
+        axes.minorticks_off()
         axes.set_ylabel("value of the first feature")
         record[title] = {"exact": exact, "budget, 10th, 50th, 90th": bands}
     drawn.axes[0].legend(fontsize=8)
