@@ -77,6 +77,23 @@ def test_json_holds_what_the_library_computes(run: Run, photos: Path, tmp_path: 
     torch.testing.assert_close(saved.values, x.grad.abs())
 
 
+def test_methods_of_coalitions_play_with_windows(run: Run, photos: Path) -> None:
+    names = ("exact-shapley", "permutation-shapley", "kernel-shap", "lime", "owen", "qii")
+    code, out, err = run(
+        "explain", photos / "a.png", *TINY, *(part for name in names for part in ("-M", name)),
+        "--set", "players=2", "--set", "budget=60", "--background", photos, "--json",
+    )  # fmt: skip
+    assert code == 0, err
+    made = {entry["method"]: entry for entry in json.loads(out)["photos"][0]["explanations"]}
+    assert list(made) == list(names)
+    assert made["lime"]["settings"]["players"] == 2
+    # Two photographs are the background of all: the mean of their scores is what is left of nothing.
+    assert made["exact-shapley"]["evaluations"] == 1 + 2 + 14 * 2
+    assert made["exact-shapley"]["baseline_score"] == pytest.approx(
+        made["kernel-shap"]["baseline_score"], abs=1e-5
+    )
+
+
 def test_report_is_one_safe_page(run: Run, photos: Path, tmp_path: Path) -> None:
     page = tmp_path / "deep" / "page.html"
     code, _, _ = run("explain", photos, *TINY, "--report", page, "--quiet")

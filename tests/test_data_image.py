@@ -1,5 +1,6 @@
 """Photographs: geometry, normalisation, baselines by name, files that are none."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from whyglass import BadInput, Blur, PerChannel
-from whyglass.data.image import Preprocess, class_names, read
+from whyglass import BadInput, Blur, ExactShapley, MissingExtra, PerChannel
+from whyglass.data.image import Preprocess, Superpixels, class_names, read
 
 
 def test_short_side_centre_crop_and_units() -> None:
@@ -71,3 +72,36 @@ def test_class_names_from_lines_and_columns(tmp_path: Path) -> None:
         (tmp_path / "empty.txt").write_text("\n")
         with pytest.raises(BadInput, match=bad):
             class_names(tmp_path / bad)
+
+
+class TestSuperpixels:
+    """SLIC's patches as players."""
+
+    def test_patches_of_even_colour(self) -> None:
+        pytest.importorskip("skimage")
+        image = torch.zeros(1, 3, 32, 32)
+        image[:, 0, :, 16:] = 1
+        mask = Superpixels(8)(image)
+        assert mask.shape == (32, 32)
+        assert mask.unique().tolist() == list(range(int(mask.max()) + 1))
+        assert 4 <= mask.max() + 1 <= 16
+        assert not set(mask[:, :14].flatten().tolist()) & set(mask[:, 18:].flatten().tolist())
+
+    def test_as_players(self) -> None:
+        pytest.importorskip("skimage")
+        image = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+        found = ExactShapley(players=Superpixels(4))(lambda x: x.sum((1, 2, 3)), image)
+        mask = found.players[0]
+        for number in mask.unique():
+            torch.testing.assert_close(
+                found.player_values[0, number], image[0, 0, mask == number].sum()
+            )
+
+    def test_of_one_image_only(self) -> None:
+        with pytest.raises(BadInput, match="one image"):
+            Superpixels()(torch.rand(2, 3, 8, 8))
+
+    def test_without_scikit_image(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "skimage.segmentation", None)
+        with pytest.raises(MissingExtra, match="demo"):
+            Superpixels()(torch.rand(1, 3, 8, 8))

@@ -1,6 +1,16 @@
 """whyglass: where a neural network's decision comes from, and how far to believe the answer."""
 
-from whyglass.baseline import Background, Blur, Mean, Nearest, PerChannel
+from whyglass.baseline import (
+    Background,
+    Blur,
+    Conditional,
+    Deletion,
+    Gaussian,
+    Mean,
+    Nearest,
+    PerChannel,
+)
+from whyglass.blackbox import NumpyModel
 from whyglass.cam.cam import CAM
 from whyglass.cam.counterfactual_grad_cam import CounterfactualGradCAM
 from whyglass.cam.eigen_cam import EigenCAM
@@ -10,7 +20,18 @@ from whyglass.cam.layer_cam import LayerCAM
 from whyglass.cam.score_cam import ScoreCAM
 from whyglass.catalogue import METHODS
 from whyglass.checks import Check
+from whyglass.coalition.exact_shapley import ExactShapley
+from whyglass.coalition.feature_permutation import FeaturePermutation
+from whyglass.coalition.interactions import Interactions, interactions
+from whyglass.coalition.kernel_shap import KernelSHAP
+from whyglass.coalition.lime import LIME
+from whyglass.coalition.linear_shap import LinearSHAP
+from whyglass.coalition.low_order_shap import LowOrderSHAP
+from whyglass.coalition.max_shap import MaxSHAP
 from whyglass.coalition.occlusion import Occlusion
+from whyglass.coalition.owen import Owen
+from whyglass.coalition.permutation_shapley import PermutationShapley
+from whyglass.coalition.qii import QII, Disparity, group_disparity
 from whyglass.combined.guided_grad_cam import GuidedGradCAM
 from whyglass.errors import BadInput, MissingExtra, Unsupported, WhyglassError
 from whyglass.explain import explain
@@ -61,8 +82,10 @@ __version__ = "0.1.0"
 __all__ = [
     "CAM",
     "CPLRP",
+    "LIME",
     "LRP",
     "METHODS",
+    "QII",
     "AlphaBeta",
     "AttentionRollout",
     "AttnLRP",
@@ -72,37 +95,51 @@ __all__ = [
     "Check",
     "Chefer",
     "Composite",
+    "Conditional",
     "Contrast",
     "Contributions",
     "CounterfactualGradCAM",
     "Deconvolution",
     "DeepLIFT",
     "DeepSHAP",
+    "Deletion",
+    "Disparity",
     "EigenCAM",
     "Epsilon",
+    "ExactShapley",
     "ExpectedGradients",
     "Explanation",
+    "FeaturePermutation",
     "Flat",
     "Gamma",
+    "Gaussian",
     "GradCAM",
     "GradCAMPlusPlus",
     "GradientXInput",
     "GuidedBackprop",
     "GuidedGradCAM",
     "IntegratedGradients",
+    "Interactions",
+    "KernelSHAP",
     "Layer",
     "LayerCAM",
     "LayerRelevance",
     "Legend",
+    "LinearSHAP",
     "Linearised",
     "LogOdds",
+    "LowOrderSHAP",
+    "MaxSHAP",
     "Mean",
     "Method",
     "MissingExtra",
     "Nearest",
+    "NumpyModel",
     "Occlusion",
+    "Owen",
     "PathGradients",
     "PerChannel",
+    "PermutationShapley",
     "Probability",
     "Rule",
     "Saliency",
@@ -121,6 +158,8 @@ __all__ = [
     "Zero",
     "contributions",
     "explain",
+    "group_disparity",
+    "interactions",
     "linearise",
     "relevance_by_layer",
 ]

@@ -8,6 +8,9 @@ tensor, tuple or dict           one row for the whole batch, or a row each, shap
 ``Mean(data)``                  the mean row of a data set
 ``Nearest(data, labels)``       for each row the nearest example (Euclidean) of another class
 ``Background(data)``            a set of rows, for methods that average over one
+``Conditional(data, k)``        the k rows of a table most like what is present, for coalitions
+``Gaussian(data)``              rows of a table moved to fit what is present, for coalitions
+``Deletion(pad)``               tokens taken out of a text, for coalitions
 callable                        ``inputs -> baseline``
 ==============================  =================================================================
 
@@ -125,9 +128,49 @@ class Background:
     data: Inputs
 
 
-Baseline: TypeAlias = (
-    "float | Inputs | PerChannel | Blur | Mean | Nearest | Background | Callable[[Any], Any] | None"
+@dataclass(frozen=True, eq=False)
+class Conditional:
+    """Absent columns of a table are taken from the `neighbours` rows most like what is present.
+
+    Likeness is Euclidean distance over the columns present, each in units of its standard deviation
+    in `data` (N, columns). Where nothing is present every row is used.
+    """
+
+    data: Tensor
+    neighbours: int = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Gaussian:
+    r"""Absent columns of a table, given those present, as if `data` (N, columns) were Gaussian.
+
+    .. math:: x_A = b_A + \Sigma_{AP} \Sigma_{PP}^{-1} (x_P - b_P)
+
+    for every row b of the data, A the absent columns and P those present: the conditional mean, with
+    the data's own residuals about it. Nothing is drawn at random.
+    """
+
+    data: Tensor
+
+
+@dataclass(frozen=True)
+class Deletion:
+    """Absent tokens are taken out: the rest moves up, and `pad` fills the end.
+
+    For integer inputs (B, T). Whatever other input has that shape (an attention mask, say) moves
+    along and is filled with zeros.
+    """
+
+    pad: int
+
+
+# What only methods of coalitions can use.
+OF_COALITIONS = (Conditional, Gaussian, Deletion)
+
+Known: TypeAlias = (
+    PerChannel | Blur | Mean | Nearest | Background | Conditional | Gaussian | Deletion
 )
+Baseline: TypeAlias = "float | Inputs | Known | Callable[[Any], Any] | None"
 
 
 def both_ends(
@@ -151,6 +194,11 @@ def resolve(baseline: Baseline, scorer: Scorer) -> Leaves:
         raise BadInput(
             'this method takes one baseline a row: for a background set use "expected-gradients", '
             "or its mean, baseline=Mean(data)"
+        )
+    if isinstance(baseline, OF_COALITIONS):
+        raise BadInput(
+            f"baseline {type(baseline).__name__} depends on what is present, which only the methods of "
+            "coalitions (permutation-shapley, say) tell: give one row here"
         )
     if callable(baseline):
         make = cast("Callable[[Any], Any]", baseline)

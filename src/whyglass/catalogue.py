@@ -13,7 +13,17 @@ from whyglass.cam.grad_cam import GradCAM
 from whyglass.cam.grad_cam_plus_plus import GradCAMPlusPlus
 from whyglass.cam.layer_cam import LayerCAM
 from whyglass.cam.score_cam import ScoreCAM
+from whyglass.coalition.exact_shapley import ExactShapley
+from whyglass.coalition.feature_permutation import FeaturePermutation
+from whyglass.coalition.kernel_shap import KernelSHAP
+from whyglass.coalition.lime import LIME
+from whyglass.coalition.linear_shap import LinearSHAP
+from whyglass.coalition.low_order_shap import LowOrderSHAP
+from whyglass.coalition.max_shap import MaxSHAP
 from whyglass.coalition.occlusion import Occlusion
+from whyglass.coalition.owen import Owen
+from whyglass.coalition.permutation_shapley import PermutationShapley
+from whyglass.coalition.qii import QII
 from whyglass.combined.guided_grad_cam import GuidedGradCAM
 from whyglass.errors import BadInput
 from whyglass.gradient.expected_gradients import ExpectedGradients
@@ -66,6 +76,16 @@ METHODS: dict[str, type[Method]] = {
         Deconvolution,
         GuidedGradCAM,
         Occlusion,
+        ExactShapley,
+        PermutationShapley,
+        KernelSHAP,
+        LIME,
+        Owen,
+        QII,
+        FeaturePermutation,
+        LinearSHAP,
+        LowOrderSHAP,
+        MaxSHAP,
     )
 }
 

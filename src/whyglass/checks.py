@@ -73,6 +73,30 @@ def not_flat(values: Sequence[Tensor], many: bool, meaning: str = FLAT) -> Check
     return Check("not flat", sum(rows) / len(rows), 0.0, "warn", text, rows)
 
 
+def precision(
+    values: Sequence[Tensor], errors: Sequence[Tensor], many: bool, tolerance: float
+) -> Check:
+    """How large the sampling error is beside the values."""
+    rows = worst_target(relative_error(values, errors, many))
+    worst = max(rows)
+    return Check(
+        "sampling error",
+        worst,
+        tolerance,
+        "pass" if worst <= tolerance else "warn",
+        f"the standard errors are {worst:.0%} of the values (Euclidean norms); four times the samples "
+        "halve that",
+        rows,
+    )
+
+
+def relative_error(values: Sequence[Tensor], errors: Sequence[Tensor], many: bool) -> Tensor:
+    """|standard errors| / |values|, Euclidean norms over a row: (B,) or (B, K), zero for 0 / 0."""
+    noise = flat_sum([error**2 for error in errors], many)
+    size = flat_sum([value**2 for value in values], many)
+    return torch.where(noise == 0, torch.zeros_like(noise), (noise / size).sqrt()).cpu()
+
+
 def worst_target(figures: Tensor) -> tuple[float, ...]:
     """(B,) or (B, K) figures as one a row: the largest over targets."""
     return tuple((figures.amax(1) if figures.dim() == 2 else figures).tolist())

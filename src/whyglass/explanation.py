@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from whyglass.checks import Check, Verdict, verdict
 from whyglass.errors import BadInput, MissingExtra
-from whyglass.inputs import Inputs, Leaves, Structure, unpack
+from whyglass.inputs import Inputs, Leaves, Structure
 from whyglass.paper import Paper
 from whyglass.target import KnownTarget, ResolvedTarget
 
@@ -54,6 +54,10 @@ class Explanation:
         score: (B,) or (B, K), the target at the inputs; `baseline_score` the same at the baseline
             (or its mean over the background).
         std_error: one a value, for methods that sample or integrate; shape of `values`.
+        players: for the methods of coalitions the number of the player that each feature of a row
+            belongs to, -1 where it was held fixed; in the form of the inputs, without a batch axis.
+        player_values: (B, n) or (B, n, K), what each player got; `player_std_error` its error. In
+            `values` a player's share is spread evenly over its features, so that both add up.
         baseline: the input that stood for absence.
         method, settings, paper: what made it. Settings include the seed.
         at: the layer explained, or the one a class activation map was read from.
@@ -70,6 +74,9 @@ class Explanation:
     paper: Paper
     target: ResolvedTarget | KnownTarget
     std_error: Inputs | None = None
+    players: Inputs | None = None
+    player_values: Tensor | None = None
+    player_std_error: Tensor | None = None
     baseline: Inputs | None = None
     baseline_score: Tensor | None = None
     at: str | None = None
@@ -161,16 +168,15 @@ class Explanation:
         """One safetensors file: the tensors, and the rest as JSON in its header. No pickle."""
         tensors: dict[str, Tensor] = {"score": self.score}
         structures: dict[str, Any] = {}
-        for name in ("values", "inputs", "std_error", "baseline"):
+        for name in ("values", "inputs", "std_error", "players", "baseline"):
             packed = getattr(self, name)
             if packed is not None:
-                leaves, structure = unpack(packed)
-                structures[name] = structure.names
+                leaves, names = _leaves(packed), _names(packed)
+                structures[name] = names
                 tensors.update({f"{name}.{i}": leaf for i, leaf in enumerate(leaves)})
-        if self.baseline_score is not None:
-            tensors["baseline_score"] = self.baseline_score
-        if self.classes is not None:
-            tensors["classes"] = self.classes
+        for name in ("baseline_score", "classes", "player_values", "player_std_error"):
+            if getattr(self, name) is not None:
+                tensors[name] = getattr(self, name)
         plain = {
             name: getattr(self, name)
             for name in ("method", "at", "evaluations", "gradients", "seconds", "notes")
@@ -227,6 +233,9 @@ def _restored(record: dict[str, Any], tensors: dict[str, Tensor]) -> Explanation
         paper=Paper(**record["paper"]),
         target=KnownTarget(record["many"], record["targets"], tensors.get("classes")),
         std_error=packed("std_error"),
+        players=packed("players"),
+        player_values=tensors.get("player_values"),
+        player_std_error=tensors.get("player_std_error"),
         baseline=packed("baseline"),
         baseline_score=tensors.get("baseline_score"),
         at=record["at"],
@@ -244,6 +253,12 @@ def _leaves(packed: Inputs) -> Leaves:
     if isinstance(packed, Tensor):
         return (packed,)
     return tuple(packed.values()) if isinstance(packed, dict) else packed
+
+
+def _names(packed: Inputs) -> list[str] | list[int] | None:
+    if isinstance(packed, Tensor):
+        return None
+    return list(packed) if isinstance(packed, dict) else list(range(len(packed)))
 
 
 def _number(entry: tuple[str, Tensor]) -> int:

@@ -1,14 +1,17 @@
 """What someone who writes a method imports, in one place.
 
 A method is a frozen, keyword-only dataclass that derives from `Method`, says what it is in class
-variables and computes in `attribute`; docs/how-to/add-a-method.md builds one. Three abstract methods
+variables and computes in `attribute`; docs/how-to/add-a-method.md builds one. Some abstract methods
 do part of the work already: `ActivationMap` leaves only the map of a layer, `PathMethod` only the
-path, `Smoothing` only what to make of gradients under noise.
+path, `Smoothing` only what to make of gradients under noise. `CoalitionMethod` leaves only what to
+make of the values of coalitions.
 """
 
 from whyglass.baseline import Baseline, background, resolve
 from whyglass.cam.activation_map import ActivationMap, channel_weights
 from whyglass.checks import Check, completeness, completeness_gap, not_flat, worst_target
+from whyglass.coalition.coalition_method import CoalitionMethod, Estimate, SampledCoalitions
+from whyglass.coalition.game import Game
 from whyglass.errors import BadInput, MissingExtra, Unsupported
 from whyglass.gradient.path_gradients import PathMethod
 from whyglass.gradient.path_integral import Curve
@@ -26,8 +29,11 @@ __all__ = [
     "BadInput",
     "Baseline",
     "Check",
+    "CoalitionMethod",
     "Curve",
+    "Estimate",
     "Evaluated",
+    "Game",
     "Leaves",
     "Method",
     "MissingExtra",
@@ -36,6 +42,7 @@ __all__ = [
     "Paper",
     "PathMethod",
     "Points",
+    "SampledCoalitions",
     "Scorer",
     "Smoothing",
     "Structure",

@@ -22,6 +22,8 @@ from whyglass.scorer import Scorer
 from whyglass.target import Target
 
 Need = Literal["gradients", "layer", "images", "attention"]
+# One row that stands for absence, a set of rows, or whichever of the two is given.
+BaselineIs = Literal["unused", "row", "background", "either"]
 Axiom = Literal["completeness", "sensitivity", "implementation invariance", "linearity", "dummy"]
 
 
@@ -29,7 +31,8 @@ Axiom = Literal["completeness", "sensitivity", "implementation invariance", "lin
 class Attribution:
     """What a method hands back: leaves shaped as the points.
 
-    A class activation map is one leaf with one channel instead: `structure` says so.
+    A class activation map is one leaf with one channel instead: `structure` says so. A method of
+    coalitions adds what its players got, and which features each player is.
     """
 
     values: Leaves
@@ -41,6 +44,9 @@ class Attribution:
     notes: Sequence[str] = ()
     layer: str | None = None
     structure: Structure | None = None
+    players: Leaves | None = None
+    player_values: Tensor | None = None
+    player_std_error: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +61,7 @@ class Method(ABC):
     axioms: ClassVar[tuple[Axiom, ...]] = ()
     needs: ClassVar[tuple[Need, ...]] = ("gradients",)
     data: ClassVar[tuple[str, ...]] = ("images", "text", "tables")
-    baseline_is: ClassVar[Literal["unused", "row", "background"]] = "unused"
+    baseline_is: ClassVar[BaselineIs] = "unused"
 
     @abstractmethod
     def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
@@ -117,7 +123,8 @@ class Method(ABC):
         found = self.attribute(scorer, baseline)
         notes = list(found.notes)
         for index, leaf in enumerate(scorer.points):
-            if not leaf.is_floating_point():
+            held = found.players is None or not bool((found.players[index] >= 0).any())
+            if held and not leaf.is_floating_point():
                 label = scorer.structure.label(index)
                 notes.append(f"{label} is {leaf.dtype}: held fixed, not explained (zeros)")
         pack = (found.structure or scorer.structure).pack
@@ -129,6 +136,9 @@ class Method(ABC):
             settings=_plain(self),
             paper=self.paper,
             std_error=None if found.std_error is None else pack(found.std_error),
+            players=None if found.players is None else pack(found.players),
+            player_values=found.player_values,
+            player_std_error=found.player_std_error,
             baseline=None if found.baseline is None else pack(found.baseline),
             baseline_score=found.baseline_score,
             target=scorer.target,

@@ -60,9 +60,47 @@ def fields(kind: type[Method]) -> set[str]:
     return {field.name for field in dataclasses.fields(kind)}
 
 
+def few(inputs: Inputs) -> Any:
+    """At most eight players: features where there are no more, else windows along two axes."""
+    given = leaves(inputs)
+    playing = [leaf for leaf in given if leaf.is_floating_point()] or given
+    each_one = sum(leaf[0].numel() for leaf in playing) <= 8
+    masks: list[Tensor] = []
+    count = 0
+    for leaf in given:
+        shape = (1, *leaf.shape[2:]) if leaf.dim() > 3 else tuple(leaf.shape[1:])
+        number = torch.full(shape, -1)
+        if any(leaf is one for one in playing):
+            number = torch.arange(number.numel()).reshape(shape)
+            if not each_one:
+                tail = shape[-1]
+                number = number % tail * 2 // tail + 2 * (number // tail % 2)
+            number = number + count
+            count = int(number.max()) + 1
+        masks.append(number)
+    return take_form(masks, inputs)
+
+
+def take_form(masks: list[Tensor], inputs: Inputs) -> Any:
+    """Masks in the form of the inputs."""
+    if isinstance(inputs, Tensor):
+        return masks[0]
+    return dict(zip(inputs, masks, strict=True)) if isinstance(inputs, dict) else tuple(masks)
+
+
+# Enough for a few draws of eight players, and too little for all coalitions of five.
+BUDGETS: dict[str, dict[str, Any]] = {
+    "permutation-shapley": {"budget": 60},
+    "kernel-shap": {"budget": 26},
+    "lime": {"budget": 26},
+    "owen": {"budget": 60},
+    "qii": {"budget": 60},
+}
+
+
 def small(kind: type[Method], **settings: Any) -> Method:
     """The method with a budget that keeps the suite fast."""
-    cheap = {"steps": 12, "samples": 6}
+    cheap: dict[str, Any] = {"steps": 12, "samples": 6, "players": few} | BUDGETS.get(kind.name, {})
     return kind(**{k: v for k, v in cheap.items() if k in fields(kind)} | settings)
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from tests.contract.cases import arguments, assert_same, fields, leaves, pairs, small
+from tests.contract.cases import arguments, assert_same, few, fields, leaves, pairs, small
 from tests.zoo.networks import MLP, ZOO, Network
 from whyglass import METHODS, Background, Contrast, Method, Several
 
@@ -44,7 +44,7 @@ def call(method: Method, model: Any, x: Tensor, **more: Any) -> Any:
 )
 def test_completeness(kind: type[Method], network: Network) -> None:
     """The check that travels along says the same as the sum done here, and it passes."""
-    fine = {"steps": 400, "samples": 400}
+    fine: dict[str, Any] = {"steps": 400, "samples": 400, "players": few}
     method = kind(**{name: count for name, count in fine.items() if name in fields(kind)})
     found = method(network.make(), network.inputs(2), **arguments(kind, network))
     total = sum(leaf.flatten(1).sum(1) for leaf in leaves(found.values))
@@ -56,7 +56,7 @@ def test_completeness(kind: type[Method], network: Network) -> None:
     assert len(check.rows) == 2
     assert check.measured == max(check.rows) <= check.tolerance
     gap = (total - change).abs()
-    if "seed" in fields(kind):
+    if check.tolerance > 1:
         # In units of the standard error of the sum, which can be no more than that of its terms.
         most = sum(leaf.flatten(1).sum(1) for leaf in leaves(found.std_error))
         assert (gap <= check.tolerance * most).all()
@@ -173,7 +173,8 @@ def test_the_one_feature_that_changed_the_score_gets_something(kind: type[Method
     baseline = Background(reference) if kind.baseline_is == "background" else reference
     found = kind(**settings_)(lambda given: 1 - torch.relu(1 - given[:, 0]), x, baseline=baseline)
     assert found.values[0, 0] == pytest.approx(1, abs=0.2)
-    assert found.values[0, 1] == 0
+    # A difference of scores, or a regression on them, is rounded.
+    assert found.values[0, 1].abs() <= (0 if "gradients" in kind.needs else 1e-12)
 
 
 @promising("linearity")

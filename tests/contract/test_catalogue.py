@@ -17,6 +17,7 @@ from tests.contract.cases import (
     METHOD_CASES,
     arguments,
     assert_same,
+    few,
     fields,
     home,
     leaves,
@@ -45,12 +46,12 @@ class TestEntry:
         assert kind.paper.authors
         assert kind.paper.title
         assert kind.paper.venue
-        assert 2000 <= kind.paper.year <= 2030
+        assert 1950 <= kind.paper.year <= 2030
         assert kind.paper.url.startswith("https://")
         assert kind.family in {"gradient", "cam", "coalition", "propagation", "combined"}
         assert kind.cost
         assert set(kind.needs) <= NEEDS
-        assert kind.baseline_is in {"unused", "row", "background"}
+        assert kind.baseline_is in {"unused", "row", "background", "either"}
         assert kind.data
 
     def test_docstring_has_sentence_formula_units_source_and_example(
@@ -85,8 +86,12 @@ class TestEntry:
         assert hash(kind()) == hash(kind())
 
     def test_explain_by_name_is_the_same_call(self, kind: type[Method]) -> None:
-        network, budget = home(kind), "steps" if "steps" in fields(kind) else "samples"
-        chosen = {budget: 12} if budget in fields(kind) else {}
+        network = home(kind)
+        chosen = {
+            name: value
+            for name, value in (("steps", 12), ("samples", 12), ("budget", 40), ("players", few))
+            if name in fields(kind)
+        }
         given = arguments(kind, network, target=1)
         by_name = whyglass.explain(
             network.make(), network.inputs(), method=kind.name, **chosen, **given
@@ -160,10 +165,12 @@ class TestSeeded:
         """A tolerance that is never met gives what the count alone gives."""
         network = ZOO["mlp"]
         given = arguments(kind, network)
-        by_count = kind(samples=20)(network.make(), network.inputs(), **given)
-        by_tol = kind(samples=20, tol=1e-9)(network.make(), network.inputs(), **given)
+        budget: dict[str, Any] = {"samples": 20} if "samples" in fields(kind) else {"budget": 26}
+        by_count = kind(**budget)(network.make(), network.inputs(), **given)
+        by_tol = kind(**budget, tol=1e-9)(network.make(), network.inputs(), **given)
         assert_same(by_tol, by_count)
         assert by_tol.gradients == by_count.gradients
+        assert by_tol.evaluations == by_count.evaluations
 
     def test_batch_size_does_not_matter(self, kind: type[Method]) -> None:
         network = ZOO["mlp"]
@@ -195,7 +202,18 @@ def test_saved_and_loaded_is_the_same(kind: type[Method], network: Network, tmp_
 
 
 def assert_loaded(again: Explanation, found: Explanation) -> None:
-    for name in ("values", "inputs", "std_error", "baseline", "score", "baseline_score", "classes"):
+    for name in (
+        "values",
+        "inputs",
+        "std_error",
+        "players",
+        "player_values",
+        "player_std_error",
+        "baseline",
+        "score",
+        "baseline_score",
+        "classes",
+    ):
         mine, others = getattr(again, name), getattr(found, name)
         assert type(mine) is type(others), name
         if isinstance(mine, dict):

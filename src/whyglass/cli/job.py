@@ -64,7 +64,12 @@ class Job:
 
     def explain(self, image: Tensor, title: str, method: Method, target: Single) -> Explanation:
         """One method, one target."""
-        kind = {"row": self.baseline, "background": self.background, "unused": None}
+        kind = {
+            "row": self.baseline,
+            "background": self.background,
+            "either": self.background or self.baseline,
+            "unused": None,
+        }
         return method(
             self.loaded.model,
             image[None],

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from whyglass.baseline import Baseline, Blur, PerChannel
-from whyglass.errors import BadInput
+from whyglass.errors import BadInput, MissingExtra
 
 INTERPOLATION = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -74,6 +74,41 @@ class Preprocess:
                 f"baseline {name!r} is not black, grey, white, blur or a pixel value in [0, 1]"
             )
         return PerChannel(tuple((level - m) / s for m, s in zip(self.mean, self.std, strict=True)))
+
+
+@dataclass(frozen=True)
+class Superpixels:
+    """About `count` patches of even colour, found by SLIC, as the players of a method of coalitions.
+
+    `compactness` weighs nearness in the image against likeness of colour. Needs scikit-image.
+    """
+
+    count: int = 50
+    compactness: float = 10.0
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(H, W) patch numbers of one image (1, C, H, W)."""
+        if images.dim() != 4 or len(images) != 1:
+            raise BadInput(
+                f"superpixels are those of one image (1, C, H, W), not of {tuple(images.shape)}: "
+                "explain images one at a time, or give a mask of players for all of them"
+            )
+        try:
+            from skimage.segmentation import slic
+        except ImportError as error:
+            raise MissingExtra("scikit-image", "demo") from error
+        pixels = images[0].detach().cpu().float()
+        low, high = pixels.amin(), pixels.amax()
+        pixels = ((pixels - low) / (high - low).clamp_min(1e-12)).permute(1, 2, 0).numpy()
+        found = slic(
+            pixels,
+            n_segments=self.count,
+            compactness=self.compactness,
+            start_label=0,
+            convert2lab=pixels.shape[2] == 3,
+        )
+        numbers = torch.from_numpy(found).long()
+        return numbers.unique(return_inverse=True)[1].reshape(numbers.shape)
 
 
 def read(path: str | Path) -> Image.Image:

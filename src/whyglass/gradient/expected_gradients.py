@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from whyglass.baseline import Baseline, background
-from whyglass.checks import Check, worst_target
+from whyglass.checks import Check, precision, worst_target
 from whyglass.errors import BadInput
-from whyglass.gradient.sampling import Draw, Drawn, Moments, average, precision
+from whyglass.gradient.sampling import Draw, Drawn, Moments, average
 from whyglass.gradient.smoothing import gradient_type
 from whyglass.inputs import Leaves, explained
 from whyglass.method import Attribution, Axiom, Method, integer, positive, positive_integer

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from whyglass.checks import Check, worst_target
+from whyglass.checks import relative_error, worst_target
 from whyglass.inputs import Leaves, concatenate, flat_sum, per_row, times
 from whyglass.scorer import Scorer
 
@@ -157,25 +157,3 @@ def _round(
             for power, accumulated in enumerate(moments.totals, 1):
                 accumulated.index_add_(0, here, total**power)
         moments.count.index_add_(0, here, torch.ones(len(here), dtype=torch.float64))
-
-
-def precision(values: Leaves, errors: Leaves, many: bool, tolerance: float) -> Check:
-    """How large the sampling error is beside the values."""
-    rows = worst_target(relative_error(values, errors, many))
-    worst = max(rows)
-    return Check(
-        "sampling error",
-        worst,
-        tolerance,
-        "pass" if worst <= tolerance else "warn",
-        f"the standard errors are {worst:.0%} of the values (Euclidean norms); four times the samples "
-        "halve that",
-        rows,
-    )
-
-
-def relative_error(values: Leaves, errors: Leaves, many: bool) -> Tensor:
-    """|standard errors| / |values|, Euclidean norms over a row: (B,) or (B, K), zero for 0 / 0."""
-    noise = flat_sum([error**2 for error in errors], many)
-    size = flat_sum([value**2 for value in values], many)
-    return torch.where(noise == 0, torch.zeros_like(noise), (noise / size).sqrt()).cpu()

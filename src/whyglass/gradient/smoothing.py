@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from whyglass.baseline import Baseline
+from whyglass.checks import precision
 from whyglass.errors import BadInput
-from whyglass.gradient.sampling import Draw, Drawn, Moments, average, precision
+from whyglass.gradient.sampling import Draw, Drawn, Moments, average
 from whyglass.inputs import Leaves, explained, per_row
 from whyglass.method import Attribution, Method, integer, positive, positive_integer
 from whyglass.scorer import Scorer

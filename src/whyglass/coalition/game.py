@@ -1,0 +1,145 @@
+"""The game: what a coalition of players is worth, many rows at once, each value computed once."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from whyglass.coalition.maskers import Masker
+from whyglass.coalition.players import Team
+from whyglass.inputs import Leaves
+from whyglass.scorer import Evaluated, Scorer
+
+BLOCK = 2**18
+
+
+class Game:
+    """Values of coalitions of `n` players for each row, in float64 with a last axis of K targets.
+
+    A *play* is a coalition and one of the masker's `count` alternatives. Its score is remembered: no
+    play is evaluated twice for a row. `spent` is what one row has cost, the look at the input
+    included; `full` and `empty` (B, K) are the values of everybody and of nobody, `empties`
+    (B, count, K) the latter by alternative.
+    """
+
+    def __init__(self, scorer: Scorer, masker: Masker, team: Team, here: Evaluated) -> None:
+        self.scorer, self.masker, self.n, self.rows = scorer, masker, team.count, scorer.rows
+        self.team, self.count, self.spent = team, masker.count, 1
+        self.full = _wide(here.scores, scorer.many)
+        none = masker.nothing
+        nobody = torch.zeros(none.count, self.n, dtype=torch.bool)
+        every = torch.arange(self.rows)
+        found = self._play(none, nobody, torch.arange(none.count), every)
+        self.empty = found.mean(1)
+        self.empties = found if none is masker else self.empty[:, None].expand(-1, self.count, -1)
+        self._keys: NDArray[np.void] | None = None
+        self._scores = found[:, :0]
+
+    @property
+    def change(self) -> Tensor:
+        """(B, K): what the players share out."""
+        return self.full - self.empty
+
+    def value(self, coalitions: Tensor, active: Tensor | None = None) -> Tensor:
+        """(R, S, K): mean score of each of the coalitions (S, n) over the alternatives."""
+        size = len(coalitions)
+        which = torch.arange(self.count).repeat(size)
+        found = self.play(coalitions.repeat_interleave(self.count, 0), which, active)
+        return found.reshape(len(found), size, self.count, -1).mean(2)
+
+    def every(self) -> Tensor:
+        """(B, 2^n, K): all coalitions, player i present where bit i of the number is set."""
+        total = 2**self.n
+        found = self.full.new_empty(self.rows, total, self.full.shape[1])
+        found[:, 0], found[:, -1] = self.empty, self.full
+        step = max(1, BLOCK // (self.count * self.rows))
+        active = torch.arange(self.rows)
+        for start in range(1, total - 1, step):
+            numbers = torch.arange(start, min(start + step, total - 1))
+            plays = members(numbers, self.n).repeat_interleave(self.count, 0)
+            which = torch.arange(self.count).repeat(len(numbers))
+            scores = self._play(self.masker, plays, which, active)
+            found[:, numbers] = scores.reshape(self.rows, len(numbers), self.count, -1).mean(2)
+        return found
+
+    def play(self, coalitions: Tensor, which: Tensor, active: Tensor | None = None) -> Tensor:
+        """(R, S, K): the scores of S plays, for the `active` rows (R,) or all.
+
+        Rows may only be left out for good: what is remembered is not computed for them any more.
+        """
+        rows = torch.arange(self.rows) if active is None else active
+        sizes = coalitions.sum(1)
+        found = self.full.new_empty(len(rows), len(coalitions), self.full.shape[1])
+        ends = (sizes == 0) | (sizes == self.n)
+        if ends.any():
+            nobody, everybody = sizes == 0, sizes == self.n
+            found[:, everybody] = self.full[rows][:, None]
+            found[:, nobody] = self.empties[rows][:, which[nobody]]
+        between = (~ends).nonzero()[:, 0]
+        if len(between):
+            found[:, between] = self._remembered(coalitions[between], which[between], rows)
+        return found
+
+    def _remembered(self, coalitions: Tensor, which: Tensor, rows: Tensor) -> Tensor:
+        keys, first, place = np.unique(
+            _keys(coalitions, which), return_index=True, return_inverse=True
+        )
+        known = self._keys
+        if known is None:
+            new, at = np.ones(len(keys), bool), np.zeros(0, np.int64)
+        else:
+            at = np.minimum(np.searchsorted(known, keys), len(known) - 1)
+            new = known[at] != keys
+            at = at[~new]
+        ask = torch.from_numpy(first[new])
+        fresh = self._play(self.masker, coalitions[ask], which[ask], rows)
+        answers = fresh.new_empty(len(rows), len(keys), fresh.shape[2])
+        answers[:, torch.from_numpy(new)] = fresh
+        if known is not None:
+            answers[:, torch.from_numpy(~new)] = self._scores[rows][:, torch.from_numpy(at)]
+        if len(ask):
+            filled = fresh.new_full((self.rows, len(ask), fresh.shape[2]), torch.nan)
+            filled[rows] = fresh
+            merged = keys[new] if known is None else np.concatenate([known, keys[new]])
+            order = np.argsort(merged, kind="stable")
+            self._keys = merged[order]
+            self._scores = torch.cat([self._scores, filled], 1)[:, torch.from_numpy(order)]
+        return answers[:, torch.from_numpy(place.reshape(-1))]
+
+    def _play(self, masker: Masker, coalitions: Tensor, which: Tensor, rows: Tensor) -> Tensor:
+        """Evaluate S plays for R rows, play after play: (R, S, K)."""
+        size, width = len(coalitions), len(rows)
+        self.spent += size
+        if not size:
+            return self.full.new_empty(width, 0, self.full.shape[1])
+        device = self.scorer.points[0].device
+        present, alternative, mine = (part.to(device) for part in (coalitions, which, rows))
+
+        def points(piece: slice) -> Leaves:
+            place = torch.arange(piece.start, piece.stop, device=device)
+            play, row = place // width, mine[place % width]
+            return masker(present[play], row, alternative[play])
+
+        scores = self.scorer.scores(points, rows.repeat(size))
+        return _wide(scores, self.scorer.many).reshape(size, width, -1).transpose(0, 1)
+
+
+def members(numbers: Tensor, n: int) -> Tensor:
+    """(S, n) membership of coalitions given by number: player i where bit i is set."""
+    return (numbers[:, None] >> torch.arange(n)) & 1 > 0
+
+
+def _keys(coalitions: Tensor, which: Tensor) -> NDArray[np.void]:
+    """One comparable key a play."""
+    bits = np.packbits(coalitions.numpy(), axis=1)
+    parts = [bits, which.numpy().astype(">u4")[:, None].view(np.uint8).reshape(len(bits), 4)]
+    whole = np.ascontiguousarray(np.concatenate(parts, 1))
+    return whole.view(np.dtype((np.void, whole.shape[1]))).reshape(-1)
+
+
+def _wide(scores: Tensor, many: bool) -> Tensor:
+    """float64 on the processor, always with an axis of targets."""
+    wide = scores.detach().double().cpu()
+    return wide if many else wide[..., None]

@@ -1,0 +1,228 @@
+"""Kernel SHAP against the regression as the paper writes it, exact values, and coverage."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from tests.coalition.games import lookup, ones, profit, random_table, sickness
+from tests.coalition.test_permutation_shapley import knotted, rows
+from tests.zoo.networks import ZOO
+from whyglass import Background, BadInput, ExactShapley, KernelSHAP
+from whyglass.coalition.kernel_shap import Sample, regress
+from whyglass.coalition.pairs import Draws, allocate, strata
+
+
+def kernel(n: int, size: int) -> float:
+    """Lundberg & Lee (2017), theorem 2."""
+    return (n - 1) / (math.comb(n, size) * size * (n - size))
+
+
+def naive(table: Tensor, n: int) -> Tensor:
+    """Equation 2 with that kernel over all coalitions, the ends held by enormous weights."""
+    coalitions = torch.tensor(list(itertools.product([0, 1], repeat=n))).double()
+    numbers = (coalitions.long() << torch.arange(n)).sum(1)
+    sizes = coalitions.sum(1).long().tolist()
+    weights = torch.tensor([1e7 if s in (0, n) else kernel(n, s) for s in sizes]).double()
+    design = torch.cat([torch.ones(2**n, 1).double(), coalitions], 1)
+    root = weights.sqrt()[:, None]
+    return torch.linalg.lstsq(root * design, root * table[numbers][:, None]).solution[1:, 0]
+
+
+def test_kernel_of_four_players() -> None:
+    assert [kernel(4, size) for size in (1, 2, 3)] == [0.25, 0.125, 0.25]
+    masses = {one.size: one.mass for one in strata(4, 1)}
+    # Over all its coalitions a size weighs 1, 0.75, 1; pairs join the first and the last.
+    assert masses == pytest.approx({1: 2 / 2.75, 2: 0.75 / 2.75})
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    n=st.integers(1, 8), seed=st.integers(0, 1000), weights=st.sampled_from(["leverage", "kernel"])
+)
+def test_all_coalitions_are_exact(n: int, seed: int, weights: Any) -> None:
+    table = random_table(n, seed)
+    found = KernelSHAP(budget=2**n + n, weights=weights)(lookup(table), ones(n))
+    exact = ExactShapley()(lookup(table), ones(n)).values
+    torch.testing.assert_close(found.values, exact)
+    torch.testing.assert_close(found.values[0], naive(table, n), rtol=1e-3, atol=1e-3)
+    assert not found.std_error.any()
+    assert found.evaluations == 2**n
+
+
+def test_all_coalitions_and_background_rows_are_exact() -> None:
+    x, data = rows(2, 0), rows(3, 1)
+    found = KernelSHAP(budget=1 + 3 + 30 * 3)(knotted, x, baseline=Background(data))
+    exact = ExactShapley()(knotted, x, baseline=Background(data))
+    torch.testing.assert_close(found.values, exact.values)
+    assert not found.std_error.any()
+
+
+def test_figure_4() -> None:
+    a = KernelSHAP()(sickness, torch.tensor([[1.0, 1.0, 0.0]])).values
+    b = KernelSHAP()(profit, torch.tensor([[5.0, 4.0, 0.0]])).values
+    torch.testing.assert_close(a, torch.tensor([[1.0, 1.0, 0.0]]))
+    torch.testing.assert_close(b, torch.tensor([[3.0, 2.0, 0.0]]))
+
+
+@pytest.mark.parametrize("weights", ["leverage", "kernel"])
+def test_the_regression_on_the_coalitions_drawn(weights: Any) -> None:
+    """Weighted least squares under the constraint, by the textbook's matrix of both conditions."""
+    n = 7
+    table = random_table(n, 3)
+    seen: list[int] = []
+
+    def model(x: Tensor) -> Tensor:
+        seen.extend(((x > 0.5).long() << torch.arange(n)).sum(1).tolist())
+        return lookup(table)(x)
+
+    found = KernelSHAP(budget=62, weights=weights, seed=4)(model, ones(n))
+    drawn = torch.tensor(seen[2:])
+    z = ((drawn[:, None] >> torch.arange(n)) & 1).double()
+    sizes = z.sum(1).long()
+    per_size = {s: int((sizes == s).sum()) for s in range(1, n)}
+    w = torch.tensor([1 / (s * (n - s)) / per_size[s] for s in sizes.tolist()]).double()
+    normal = torch.zeros(n + 1, n + 1).double()
+    normal[:n, :n] = z.T @ (w[:, None] * z)
+    normal[n, :n] = normal[:n, n] = 1
+    right = torch.cat([z.T @ (w * (table[drawn] - table[0])), (table[-1] - table[0])[None]])
+    torch.testing.assert_close(found.values[0], torch.linalg.solve(normal, right)[:n])
+    assert len(set(seen)) == len(seen)
+
+
+def test_products_of_three_players_leave_the_values_those_of_the_game() -> None:
+    """With all pairs at hand, by textbook least squares under the constraint, and without."""
+    n, table = 7, random_table(7, 3)
+    layers = strata(n, 1)
+    sample = []
+    for layer in layers:
+        members, _ = Draws(layer, n, 1, 0).take(0, layer.total)
+        one = Sample(n)
+        numbers = (members.long() << torch.arange(n)).sum(1)
+        change = (table[-1] - table[0]) * (2 * layer.size - n) / n
+        one.add(members, ((table[numbers] - table[2**n - 1 - numbers] - change) / 2)[None, :, None])
+        sample.append(one)
+    exact = ExactShapley()(lookup(table), ones(n)).values[0] - (table[-1] - table[0]) / n
+    triples = torch.tensor(list(itertools.combinations(range(n), 3)))
+    for more in (triples[:0], triples):
+        off, error = regress(sample, layers, n, more)
+        torch.testing.assert_close(off[0, :, 0], exact)
+        assert not error.any()
+
+
+def test_products_of_three_players_make_such_games_exact() -> None:
+    """A game of interactions of up to three players, from two thirds of the pairs."""
+    generator = torch.Generator().manual_seed(0)
+    w = torch.randn(10, 10, 10, generator=generator).double()
+
+    def model(x: Tensor) -> Tensor:
+        return torch.einsum("ijk,bi,bj,bk->b", w, x, x, x)
+
+    found = KernelSHAP(budget=600)(model, ones(10))
+    exact = ExactShapley()(model, ones(10)).values
+    torch.testing.assert_close(found.values, exact, rtol=1e-6, atol=1e-6)
+    assert found.std_error.max() < 1e-6
+
+
+def test_strata_hold_all_pairs() -> None:
+    for n in range(2, 10):
+        assert sum(layer.total for layer in strata(n, 3)) == 3 * (2 ** (n - 1) - 1)
+        for layer in strata(n, 3):
+            members, which = Draws(layer, n, 3, 0).take(0, layer.total)
+            assert (members.sum(1) == layer.size).all()
+            pairs = {
+                (min(tuple(m), tuple(1 - e for e in m)), b)
+                for m, b in zip(members.long().tolist(), which.tolist(), strict=True)
+            }
+            assert len(pairs) == layer.total
+
+
+def test_many_players_are_drawn_without_a_list() -> None:
+    layer = strata(30, 1)[14]
+    members, _ = Draws(layer, 30, 1, 0).take(0, 300)
+    assert members[:, 0].all()
+    assert len({tuple(m) for m in members.tolist()}) == 300
+    again = Draws(layer, 30, 1, 0)
+    parts = [again.take(0, 100)[0], again.take(100, 300)[0]]
+    assert torch.equal(torch.cat(parts), members)
+
+
+@given(n=st.integers(2, 12), pairs=st.integers(20, 4000), more=st.integers(0, 400))
+def test_a_larger_sample_continues_a_smaller_one(n: int, pairs: int, more: int) -> None:
+    layers = strata(n, 2)
+    for weights in ([1.0] * len(layers), [layer.mass for layer in layers]):
+        some, others = (allocate(layers, count, weights) for count in (pairs, pairs + more))
+        assert sum(some) <= pairs
+        assert all(a <= b <= layer.total for a, b, layer in zip(some, others, layers, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("weights", "count", "budget"), [("leverage", 1, 258), ("kernel", 3, 258), ("leverage", 1, 480)]
+)
+def test_intervals_cover(weights: Any, count: int, budget: int) -> None:
+    """Ten columns; a quarter of the pairs, and enough for products of three players."""
+
+    def model(x: Tensor) -> Tensor:
+        return knotted(x[:, :5]) + (x[:, 5:8].prod(1) + x[:, 8] * x[:, 9] * x[:, 0]).tanh()
+
+    generator = torch.Generator().manual_seed(1)
+    x, data = (torch.randn(c, 10, generator=generator).double() for c in (1, count))
+    exact = ExactShapley()(model, x, baseline=Background(data)).values
+    runs = 1000 if budget < 400 else 300
+    hits, errors, said = torch.zeros(10), [], []
+    for seed in range(runs):
+        found = KernelSHAP(budget=budget, seed=seed, weights=weights)(
+            model, x, baseline=Background(data)
+        )
+        error = found.values - exact
+        hits += (error.abs() <= 1.96 * found.std_error)[0]
+        errors.append(error)
+        said.append(found.std_error)
+    rate = hits / runs
+    assert 0.93 <= rate.mean() <= 0.97
+    # One rate alone has a standard error of 0.007, or 0.013.
+    assert ((rate >= 0.91) & (rate <= 0.985)).all(), rate
+    spread = torch.cat(errors).std(0)
+    # A regression on a sample is consistent and not unbiased: what it is off is part of the spread.
+    assert (torch.cat(errors).mean(0).abs() <= 0.5 * spread).all()
+    torch.testing.assert_close(torch.cat(said).mean(0), spread, rtol=0.2, atol=1e-12)
+
+
+def test_tolerance_is_met_row_by_row_or_the_budget_spent() -> None:
+    model, x = ZOO["mlp"].make(), ZOO["mlp"].inputs(6)
+    data = Background(ZOO["mlp"].inputs(20, seed=5))
+    method = KernelSHAP(budget=600, tol=0.3)
+    found = method(model, x, target=1, baseline=data)
+    spent = []
+    for row in range(6):
+        one = method(model, x[row : row + 1], target=1, baseline=data)
+        torch.testing.assert_close(one.values[0], found.values[row])
+        torch.testing.assert_close(one.std_error[0], found.std_error[row])
+        spent.append(one.evaluations)
+        assert one.std_error.norm() <= 0.3 * one.values.norm() or one.evaluations > 500
+    assert sum(spent) == found.evaluations
+    assert len(set(spent)) > 1
+
+
+@pytest.mark.parametrize(
+    ("settings_", "words"),
+    [
+        ({"budget": 129}, "130 evaluations a row"),
+        ({"budget": 0}, "budget"),
+        ({"weights": "other"}, "leverage"),
+        ({"tol": 0}, "tol"),
+        ({"seed": 0.5}, "seed"),
+    ],
+)
+def test_what_is_refused_before_any_work(settings_: Any, words: str) -> None:
+    calls: list[int] = []
+    with pytest.raises(BadInput, match=words):
+        KernelSHAP(**settings_)(lambda x: calls.append(1), torch.ones(1, 64))
+    assert not calls

@@ -1,0 +1,189 @@
+"""Walks against exact values, a naive version, and the coverage of their standard errors."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from tests.coalition.games import lookup, ones, random_table
+from tests.zoo.networks import ZOO
+from whyglass import Background, BadInput, Conditional, ExactShapley, Gaussian, PermutationShapley
+
+
+def naive(model: Any, x: Tensor, data: Tensor, pairs: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Mitchell et al. (2022), antithetic, one walk and one evaluation at a time, for one row."""
+    n = x.shape[1]
+    generator = torch.Generator().manual_seed(seed)
+    orders = [torch.randperm(n, generator=generator).tolist() for _ in range(pairs)]
+    turns = itertools.chain.from_iterable(
+        torch.randperm(len(data), generator=generator).tolist() for _ in range(pairs)
+    )
+    gains = torch.zeros(pairs, n, dtype=torch.float64)
+    used = []
+    for pair, (order, base) in enumerate(zip(orders, turns, strict=False)):
+        used.append(base)
+        for way in (order, order[::-1]):
+            point = data[base].clone()
+            before = model(point[None])
+            for player in way:
+                point[player] = x[0, player]
+                after = model(point[None])
+                gains[pair, player] += (after - before)[0] / 2
+                before = after
+    return gains, torch.tensor(used)
+
+
+def bent(x: Tensor) -> Tensor:
+    return (x[:, 0] * x[:, 1]).tanh() + x[:, 2] ** 2 * x[:, 4] - x[:, 0] * x[:, 3] + x[:, 4].sin()
+
+
+def knotted(x: Tensor) -> Tensor:
+    """Interactions of every order: walking both ways makes those of two players exact."""
+    return (x[:, 0] * x[:, 1] * x[:, 2] + x[:, 3] - x[:, 4] * x[:, 0]).tanh() * 2 + x.prod(1)
+
+
+def rows(count: int, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(count, 5, generator=generator, dtype=torch.float64)
+
+
+def test_the_naive_walks_from_one_row() -> None:
+    x, base = rows(1, 0), rows(1, 1)
+    gains, _ = naive(bent, x, base, 9, 3)
+    found = PermutationShapley(budget=2 + 9 * 8 + 7, seed=3)(bent, x, baseline=base)
+    torch.testing.assert_close(found.values[0], gains.mean(0))
+    torch.testing.assert_close(found.std_error[0], gains.std(0) / 3)
+
+
+def test_the_naive_walks_from_a_background() -> None:
+    x, data = rows(1, 0), rows(4, 1)
+    gains, used = naive(bent, x, data, 12, 3)
+    # Pays for 13 pairs, of which 12 are whole laps over the four rows.
+    found = PermutationShapley(budget=5 + 13 * 8, seed=3)(bent, x, baseline=Background(data))
+    torch.testing.assert_close(found.values[0], gains.mean(0))
+    within = torch.stack([gains[used == row].var(0) for row in range(4)]).mean(0)
+    torch.testing.assert_close(found.std_error[0], (within / 12).sqrt())
+
+
+def test_fewer_pairs_than_background_rows() -> None:
+    """Complete all the same, a dummy gets nothing, and the errors count the whole spread."""
+    x, data = rows(1, 0), rows(9, 1)
+
+    def model(given: Tensor) -> Tensor:
+        return bent(given[:, [0, 1, 2, 2, 4]])
+
+    gains, used = naive(model, x, data, 5, 3)
+    found = PermutationShapley(budget=10 + 5 * 8, seed=3)(model, x, baseline=Background(data))
+    off = model(data[used]).mean() - model(data).mean()
+    spread = gains.var(0)
+    torch.testing.assert_close(found.values[0], gains.mean(0) + off * spread / spread.sum())
+    torch.testing.assert_close(found.std_error[0], (spread / 5).sqrt())
+    assert found.values[0, 3].abs() < 1e-12
+    assert found.verdict != "fail"
+
+
+@settings(max_examples=25, deadline=None)
+@given(n=st.integers(1, 7), seed=st.integers(0, 1000))
+def test_always_complete_and_near_exact(n: int, seed: int) -> None:
+    table = random_table(n, seed)
+    found = PermutationShapley(budget=1500, seed=seed)(lookup(table), ones(n))
+    torch.testing.assert_close(found.values.sum(1), table[-1:] - table[0])
+    assert found.evaluations <= min(1500, 2**n)
+    exact = ExactShapley()(lookup(table), ones(n)).values
+    assert ((found.values - exact).abs() <= 6 * found.std_error + 1e-12).all()
+
+
+def test_two_players_are_exact_in_one_pair() -> None:
+    table = random_table(2, 0)
+    found = PermutationShapley(budget=100)(lookup(table), ones(2))
+    torch.testing.assert_close(found.values, ExactShapley()(lookup(table), ones(2)).values)
+    assert found.std_error.max() < 1e-12
+    assert found.evaluations == 4
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_intervals_cover(count: int) -> None:
+    x, data = rows(1, 0), rows(count, 1)
+    exact = ExactShapley()(knotted, x, baseline=Background(data)).values
+    pairs = 120
+    budget = 1 + count + pairs * 8
+    hits, errors, said = torch.zeros(5), [], []
+    for seed in range(1000):
+        found = PermutationShapley(budget=budget, seed=seed)(knotted, x, baseline=Background(data))
+        error = found.values - exact
+        hits += (error.abs() <= 1.96 * found.std_error + 1e-12)[0]
+        errors.append(error)
+        said.append(found.std_error)
+    rate = hits / 1000
+    assert ((rate >= 0.93) & (rate <= 0.97)).all(), rate
+    spread = torch.cat(errors).std(0)
+    assert (torch.cat(errors).mean(0).abs() <= 4 * spread / 1000**0.5 + 1e-12).all()
+    torch.testing.assert_close(torch.cat(said).mean(0), spread, rtol=0.1, atol=1e-12)
+
+
+def test_too_wide_rather_than_too_narrow_before_two_laps() -> None:
+    x, data = rows(1, 0), rows(20, 1)
+    exact = ExactShapley()(knotted, x, baseline=Background(data)).values
+    hits = torch.zeros(5)
+    for seed in range(200):
+        found = PermutationShapley(budget=21 + 20 * 8, seed=seed)(
+            knotted, x, baseline=Background(data)
+        )
+        hits += ((found.values - exact).abs() <= 1.96 * found.std_error)[0]
+    assert (hits / 200 >= 0.93).all()
+
+
+@pytest.mark.parametrize("kind", [Conditional, Gaussian])
+def test_conditional_absence(kind: Any) -> None:
+    x, data = rows(2, 0), rows(8, 1)
+    exact = ExactShapley()(bent, x, baseline=kind(data)).values
+    found = PermutationShapley(budget=9 + 8 * 8 * 40)(bent, x, baseline=kind(data))
+    assert ((found.values - exact).abs() <= 5 * found.std_error + 1e-9).all()
+    assert (found.values - exact).norm() < 0.1 * exact.norm()
+
+
+def test_tolerance_is_met_row_by_row_or_the_budget_spent() -> None:
+    network = ZOO["mlp"]
+    model, x = network.make(), network.inputs(6)
+    data = Background(network.inputs(4, seed=5))
+    found = PermutationShapley(budget=3000, tol=0.1)(model, x, target=1, baseline=data)
+    spent = []
+    for row in range(6):
+        one = PermutationShapley(budget=3000, tol=0.1)(
+            model, x[row : row + 1], target=1, baseline=data
+        )
+        torch.testing.assert_close(one.values[0], found.values[row])
+        assert one.std_error.norm() <= 0.1 * one.values.norm()
+        spent.append(one.evaluations)
+    assert sum(spent) == found.evaluations
+    assert len(set(spent)) > 1
+
+
+def test_a_budget_for_everything_is_better_spent_on_everything() -> None:
+    table = random_table(4, 0)
+    for budget, notes in ((14, 0), (16, 1)):
+        found = PermutationShapley(budget=budget)(lookup(table), ones(4))
+        assert len(found.notes) == notes
+    assert "exact-shapley" in found.notes[0]
+
+
+def test_a_budget_that_does_not_pay_is_refused_before_any_work() -> None:
+    calls: list[int] = []
+    with pytest.raises(BadInput, match=r"254 evaluations a row.*players=8"):
+        PermutationShapley(budget=253)(lambda x: calls.append(1), torch.ones(1, 64))
+    assert not calls
+    found = PermutationShapley(budget=254)(lambda x: x.sum(1), torch.ones(1, 64))
+    assert found.evaluations <= 254
+
+
+def test_sixty_four_players() -> None:
+    """v = (sum over a random half)^2 has the Shapley values w_i * sum w."""
+    w = torch.randn(64, generator=torch.Generator().manual_seed(0)).double()
+    found = PermutationShapley(budget=4000)(lambda x: (x @ w) ** 2, ones(64))
+    torch.testing.assert_close(found.values[0], w * w.sum(), rtol=1e-9, atol=1e-9)
