@@ -3,7 +3,8 @@
 A method is a frozen, keyword-only dataclass that derives from `Method`, says what it is in class
 variables and computes in `attribute`; docs/how-to/add-a-method.md builds one. Three abstract methods
 do part of the work already: `ActivationMap` leaves only the map of a layer, `PathMethod` only the
-path, `Smoothing` only what to make of gradients under noise.
+path, `Smoothing` only what to make of gradients under noise. docs/how-to/add-a-rule.md builds a rule of
+LRP from `Rule` and `Flow`, and one of the engine from `Call`, `Table` and `Propagation`.
 """
 
 from whyglass.baseline import Baseline, background, resolve
@@ -17,6 +18,9 @@ from whyglass.gradient.smoothing import Smoothing
 from whyglass.inputs import Leaves, Structure, explained, flat_sum, per_row, times
 from whyglass.method import Attribution, Axiom, Method, Need, positive, positive_integer
 from whyglass.paper import Paper
+from whyglass.propagation.engine import Call, Propagation, Table
+from whyglass.propagation.lrp_rules import Flow, Rule
+from whyglass.propagation.relevance_method import RelevanceMethod
 from whyglass.scorer import Evaluated, Points, Scorer
 
 __all__ = [
@@ -25,9 +29,11 @@ __all__ = [
     "Axiom",
     "BadInput",
     "Baseline",
+    "Call",
     "Check",
     "Curve",
     "Evaluated",
+    "Flow",
     "Leaves",
     "Method",
     "MissingExtra",
@@ -36,9 +42,13 @@ __all__ = [
     "Paper",
     "PathMethod",
     "Points",
+    "Propagation",
+    "RelevanceMethod",
+    "Rule",
     "Scorer",
     "Smoothing",
     "Structure",
+    "Table",
     "Unsupported",
     "background",
     "channel_weights",
