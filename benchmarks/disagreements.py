@@ -287,6 +287,23 @@ def lrp() -> None:
     print(f"  zennit   {ratio(zennit_relevance(case.model, gamma, case.x, target), score)}")
 
 
+def layer_norm() -> None:
+    """How much of its relevance a layer norm hands on."""
+    torch.manual_seed(0)
+    norm, x = nn.LayerNorm(8).double(), torch.randn(4, 8, dtype=torch.float64)
+    with torch.no_grad():
+        norm.weight.normal_()
+        norm.bias.normal_()
+    leaf = x.clone().requires_grad_()
+    functions = peer("lxt.explicit.functional")
+    y = functions.layer_norm(leaf, norm.weight, norm.bias, norm.eps)
+    (theirs,) = torch.autograd.grad(y, leaf, y.detach())
+    mine = whyglass.AttnLRP(rule="zero")(lambda x: norm(x).sum(1), x).values
+    print("\nlayer norm with bias: sum of the values over the relevance that came, a row each")
+    for who, found in (("whyglass", mine), ("LXT", theirs)):
+        print(f"  {who:<10}{ratio(found, y.sum(1))}")  # type: ignore[arg-type]
+
+
 def not_a_number() -> None:
     """The epsilon rule where float32 has no room left for its epsilon."""
     print(
@@ -325,13 +342,14 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     quick = parser.parse_args().quick
     warnings.simplefilter("ignore")
-    names = ("torch", "captum", "shap", "zennit")
+    names = ("torch", "captum", "shap", "zennit", "lxt")
     print(
         ", ".join(f"{name} {version(name)}" for name in names) + f", {date.today().isoformat()}\n"
     )
     deeplift(quick)
     neighbours()
     lrp()
+    layer_norm()
     if not quick:
         not_a_number()
 
