@@ -107,6 +107,10 @@ def of_lrp(case: Case) -> dict[str, Call]:
     rules, composites = peer("zennit.rules"), peer("zennit.composites")
     low, high = case.inputs.amin(), case.inputs.amax()
     theirs = {
+        # Its composites pass relevance through "activations", among which it counts torch's attention.
+        "epsilon, linear layers alone": composites.LayerMapComposite(
+            [(peer("zennit.types").Linear, rules.Epsilon())]
+        ),
         "epsilon": zennit_composite(rules.Epsilon()),
         "gamma": zennit_composite(rules.Gamma()),
         "epsilon-plus": composites.EpsilonPlus(),
