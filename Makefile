@@ -66,4 +66,6 @@ clean:
 
 .venv/.bench: $(SETTINGS) | .venv/bin/python
 	$(INSTALL) -e '.[demo,bench]'
+# zennit asks for torchvision, to know its ResNets, and LXT for much more; what is compared needs neither.
+	$(INSTALL) --no-deps zennit lxt
 	@touch $@

@@ -18,6 +18,7 @@ from whyglass.catalogue import table
 FAMILIES = {
     "gradient": "Gradients and paths",
     "cam": "Class activation maps",
+    "propagation": "Propagation through the layers",
     "coalition": "Games and perturbations",
 }
 

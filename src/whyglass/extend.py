@@ -3,8 +3,9 @@
 A method is a frozen, keyword-only dataclass that derives from `Method`, says what it is in class
 variables and computes in `attribute`; docs/how-to/add-a-method.md builds one. Some abstract methods
 do part of the work already: `ActivationMap` leaves only the map of a layer, `PathMethod` only the
-path, `Smoothing` only what to make of gradients under noise. `CoalitionMethod` leaves only what to
-make of the values of coalitions.
+path, `Smoothing` only what to make of gradients under noise, `CoalitionMethod` only what to make of
+the values of coalitions. docs/how-to/add-a-rule.md builds a rule of LRP from `Rule` and `Flow`, and one
+of the engine from `Call`, `Table` and `Propagation`.
 """
 
 from whyglass.baseline import Baseline, background, resolve
@@ -20,6 +21,9 @@ from whyglass.gradient.smoothing import Smoothing
 from whyglass.inputs import Leaves, Structure, explained, flat_sum, per_row, times
 from whyglass.method import Attribution, Axiom, Method, Need, positive, positive_integer
 from whyglass.paper import Paper
+from whyglass.propagation.engine import Call, Propagation, Table
+from whyglass.propagation.lrp_rules import Flow, Rule
+from whyglass.propagation.relevance_method import RelevanceMethod
 from whyglass.scorer import Evaluated, Points, Scorer
 
 __all__ = [
@@ -28,11 +32,13 @@ __all__ = [
     "Axiom",
     "BadInput",
     "Baseline",
+    "Call",
     "Check",
     "CoalitionMethod",
     "Curve",
     "Estimate",
     "Evaluated",
+    "Flow",
     "Game",
     "Leaves",
     "Method",
@@ -42,10 +48,14 @@ __all__ = [
     "Paper",
     "PathMethod",
     "Points",
+    "Propagation",
+    "RelevanceMethod",
+    "Rule",
     "SampledCoalitions",
     "Scorer",
     "Smoothing",
     "Structure",
+    "Table",
     "Unsupported",
     "background",
     "channel_weights",

@@ -20,11 +20,13 @@ from whyglass.propagation.lrp_rules import (
     Zero,
     ZPlus,
 )
+from whyglass.propagation.weighted import PRODUCTS
 
 CONVOLUTIONS = (
     *(f"conv{d}d" for d in (1, 2, 3)),
     *(f"conv_transpose{d}d" for d in (1, 2, 3)),
 )
+WEIGHTED = PRODUCTS.union(("linear", *CONVOLUTIONS))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,14 @@ class When:
     layers: str | None = None
     depth: tuple[float, float] | None = None
     first: bool = False
+
+    def __post_init__(self) -> None:
+        ops = self.ops
+        if ops is not None and (isinstance(ops, str) or not WEIGHTED.issuperset(ops)):
+            known = ", ".join(map(repr, sorted(WEIGHTED)))
+            raise BadInput(f"ops must be a tuple of names among {known}, not {ops!r}")
+        if self.depth is not None and not 0 <= self.depth[0] < self.depth[1] <= 1:
+            raise BadInput(f"depth must be two rising numbers from 0 to 1, not {self.depth!r}")
 
     def holds(self, op: str, layer: str, depth: int, deepest: int) -> bool:
         """For the operation number `depth`, from 1, on a path of at most `deepest`."""
@@ -125,8 +135,8 @@ def composite(given: str | Rule | Composite) -> Composite:
         return given
     if isinstance(given, Rule):
         return everywhere(given)
-    # zennit's spelling, EpsilonPlusFlat, is understood too.
-    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", given).lower()
+    # zennit's spellings, EpsilonPlusFlat and epsilon_plus_flat, are understood too.
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", str(given)).lower().replace("_", "-")
     if name not in PRESETS:
         near = difflib.get_close_matches(name, PRESETS, 3, 0.3) or list(PRESETS)
         raise BadInput(f"there is no rule or preset {given!r}; nearest: {', '.join(near)}")

@@ -133,6 +133,8 @@ class Gamma(Rule):
 
     def __post_init__(self) -> None:
         positive("gamma", self.gamma)
+        if self.epsilon != 0:
+            positive("epsilon", self.epsilon)
 
     def flows(self) -> tuple[Flow, ...]:
         up, down = (partial(_more, part, self.gamma) for part in (rises, falls))
@@ -163,7 +165,7 @@ class AlphaBeta(Rule):
     beta: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.beta < 0 or abs(self.alpha - self.beta - 1) > 1e-9:
+        if not (self.beta >= 0 and abs(self.alpha - self.beta - 1) <= 1e-9):
             raise BadInput(
                 f"alpha - beta must be 1 and beta not negative, not alpha={self.alpha!r}, "
                 f"beta={self.beta!r}"
@@ -233,9 +235,12 @@ class ZBox(Rule):
     high: float | tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        for one, other in zip(_numbers(self.low), _numbers(self.high), strict=False):
-            if not one < other:
-                raise BadInput(f"low must be below high, not {self.low!r} and {self.high!r}")
+        given = (_numbers(self.low), _numbers(self.high))
+        count = max(map(len, given))
+        low, high = (bounds * count if len(bounds) == 1 else bounds for bounds in given)
+        apart = len(low) == len(high) and all(a < b for a, b in zip(low, high, strict=True))
+        if low and high and not apart:
+            raise BadInput(f"low must be below high, not {self.low!r} and {self.high!r}")
 
     def flows(self) -> tuple[Flow, ...]:
         low = partial(_bound, self.low, Tensor.amin)

@@ -28,7 +28,7 @@ from whyglass.propagation.composites import SUMS, Composite
 from whyglass.propagation.engine import Call, Policy, Propagation, Table
 from whyglass.propagation.lrp_rules import Gamma, Rule
 from whyglass.propagation.norms import NORMS
-from whyglass.propagation.operations import STRUCTURAL
+from whyglass.propagation.operations import ADDITIVE, STRUCTURAL
 from whyglass.propagation.steps import FirstOrder, Kept, Passed, Seed, Step
 from whyglass.propagation.trees import leaves_of
 from whyglass.propagation.weighted import (
@@ -45,6 +45,8 @@ Bias = Literal["ignore", "share"]
 
 GATES = frozenset({"sigmoid", "hardsigmoid", "softmax"})
 NORMALISERS = frozenset({"reciprocal", "rsqrt"})
+# With a constant these leave a gate a gate: 1 - sigmoid(x).
+AFFINE = ADDITIVE | {"mul", "multiply"}
 
 
 class Relevance(Propagation):
@@ -113,9 +115,7 @@ class Relevance(Propagation):
         gate = (
             divisor or call.op in NORMALISERS or (self._products == "signal" and call.op in GATES)
         )
-        if not gate and (
-            call.op in STRUCTURAL or (len(operands) == 1 and call.op in {"mul", "neg"})
-        ):
+        if not gate and (call.op in STRUCTURAL or (len(operands) == 1 and call.op in AFFINE)):
             gate = any(operand in self._gates for operand in operands)
         for tensor in made:
             self._depth[id(tensor)] = depth
@@ -275,7 +275,9 @@ class Relevance(Propagation):
         shift = along(shift if own is None else shift + own * scale, y)
         bias = shift if self._bias == "share" else None
         joined = replace(before, y=y, shift=shift, bias=bias, scale=scale, arrived=[])
-        self.steps.remove(before)
+        # A sum may have several batch norms behind it: each makes a step of its own.
+        if before in self.steps:
+            self.steps.remove(before)
         return self._hang(joined)
 
 

@@ -177,7 +177,8 @@ class Step:
         """What the terms add up to, with the bias if it shares."""
         if self.shift is None or self.bias is not None:
             return self.y
-        return self.y - self.shift if self.scale is not None else self.z.detach()
+        z = self.z.detach()
+        return z if self.scale is None else z * along(self.scale, z)
 
     def _divided(self, flow: Flow, relevance: Tensor, z: Tensor) -> Tensor:
         """R / z, zero where z is."""

@@ -83,5 +83,10 @@ def norm_as_affine(call: Call) -> tuple[Tensor, Tensor]:
 
 
 def joins(call: Call) -> bool:
-    """Whether a batch norm behind the operation scales one output channel of its weights each."""
-    return call.op == "linear" or (call.op.startswith("conv") and "transpose" not in call.op)
+    """Whether a batch norm behind the operation scales one output channel of its weights each.
+
+    Behind a linear layer of sequences it scales their positions instead.
+    """
+    if call.op == "linear":
+        return call.leaves[call.operands[0]].dim() == 2
+    return call.op.startswith("conv") and "transpose" not in call.op
