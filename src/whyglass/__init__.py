@@ -11,6 +11,7 @@ from whyglass.cam.score_cam import ScoreCAM
 from whyglass.catalogue import METHODS
 from whyglass.checks import Check
 from whyglass.coalition.occlusion import Occlusion
+from whyglass.coalition.rise import RISE
 from whyglass.combined.guided_grad_cam import GuidedGradCAM
 from whyglass.errors import BadInput, MissingExtra, Unsupported, WhyglassError
 from whyglass.explain import explain
@@ -35,6 +36,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CAM",
     "METHODS",
+    "RISE",
     "Background",
     "BadInput",
     "Blur",

@@ -14,6 +14,7 @@ from whyglass.cam.grad_cam_plus_plus import GradCAMPlusPlus
 from whyglass.cam.layer_cam import LayerCAM
 from whyglass.cam.score_cam import ScoreCAM
 from whyglass.coalition.occlusion import Occlusion
+from whyglass.coalition.rise import RISE
 from whyglass.combined.guided_grad_cam import GuidedGradCAM
 from whyglass.errors import BadInput
 from whyglass.gradient.expected_gradients import ExpectedGradients
@@ -54,6 +55,7 @@ METHODS: dict[str, type[Method]] = {
         Deconvolution,
         GuidedGradCAM,
         Occlusion,
+        RISE,
     )
 }
 

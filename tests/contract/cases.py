@@ -45,6 +45,11 @@ def pairs(
     ]
 
 
+def plain(kind: type[Method]) -> Network:
+    """The simplest network that a method can explain."""
+    return ZOO["gap-cnn" if "images" in kind.needs else "mlp"]
+
+
 def fields(kind: type[Method]) -> set[str]:
     return {field.name for field in dataclasses.fields(kind)}
 
