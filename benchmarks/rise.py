@@ -3,10 +3,10 @@
     python -m benchmarks.rise [--samples 64] [--rounds 7] [--masks 1000] [--photo FILE] [--map FILE]
 
 The floor evaluates as many masked photographs as RISE does, in a plain loop, from masks that are
-ready. The masks to a given error follow from the standard errors, which fall as one over the root of
-the count; the tests compare those with long runs. Errors are beside the map's spread, root mean
-squares over pixels.
-The published sum divides by N p; divided by the masks' sum instead it is sampler="published".
+ready. The masks to a given error, for the probability of the class over zeros as published, follow
+from the standard errors, which fall as one over the root of the count; the tests compare those with
+long runs. Errors are beside the map's spread, root mean squares over pixels. The published sum
+divides by N p; divided by the masks' sum instead it is sampler="published".
 """
 
 from __future__ import annotations
@@ -70,13 +70,12 @@ def errors(path: Path | None, count: int, picture: Path | None) -> None:
     print(f"\n{path.stem if path else 'cat'}, class {target}, {count} masks")
     print(f"{'':<42}{'error/spread':>14}{'masks to 10%':>14}")
     paired, published = (
-        whyglass.RISE(samples=count, sampler=sampler)(
-            model, x, target=whyglass.Probability(target), baseline=BLACK
-        )
+        whyglass.RISE(samples=count, sampler=sampler)(model, x, target=whyglass.Probability(target))
         for sampler in ("paired", "published")
     )
     assert isinstance(paired.values, Tensor)
-    spread = float(paired.values.std())
+    # The map's own spread, less what its noise adds.
+    spread = float((paired.values.var() - rms(paired.std_error) ** 2).sqrt())
     rows = {
         "paired": rms(paired.std_error) / spread,
         "published, divided by the masks' sum": rms(published.std_error) / spread,
@@ -93,12 +92,7 @@ def plain_error(model: torch.nn.Module, x: Tensor, target: int, count: int) -> f
     few = count // 4
     made = masks(few, False, 1)
     with torch.no_grad():
-        scores = torch.cat(
-            [
-                model(torch.lerp(torch.full_like(x, BLACK), x, part)).softmax(1)[:, target]
-                for part in made.split(BATCH)
-            ]
-        )
+        scores = torch.cat([model(x * part).softmax(1)[:, target] for part in made.split(BATCH)])
     terms = scores[:, None, None] * made[:, 0] / 0.5
     return float(terms.var(0).mean().div(count).sqrt())
 

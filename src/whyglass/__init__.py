@@ -25,6 +25,7 @@ from whyglass.gradient.smoothgrad import SmoothGrad
 from whyglass.gradient.smoothgrad_squared import SmoothGradSquared
 from whyglass.gradient.vargrad import VarGrad
 from whyglass.method import Method
+from whyglass.propagation.dasp import DASP
 from whyglass.propagation.deconvolution import Deconvolution
 from whyglass.propagation.deep_shap import DeepSHAP
 from whyglass.propagation.deeplift import DeepLIFT
@@ -35,6 +36,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CAM",
+    "DASP",
     "METHODS",
     "RISE",
     "Background",

@@ -26,6 +26,7 @@ from whyglass.gradient.smoothgrad import SmoothGrad
 from whyglass.gradient.smoothgrad_squared import SmoothGradSquared
 from whyglass.gradient.vargrad import VarGrad
 from whyglass.method import Method
+from whyglass.propagation.dasp import DASP
 from whyglass.propagation.deconvolution import Deconvolution
 from whyglass.propagation.deep_shap import DeepSHAP
 from whyglass.propagation.deeplift import DeepLIFT
@@ -51,6 +52,7 @@ METHODS: dict[str, type[Method]] = {
         ScoreCAM,
         DeepLIFT,
         DeepSHAP,
+        DASP,
         GuidedBackprop,
         Deconvolution,
         GuidedGradCAM,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tests.zoo.networks import ZOO, Inputs, Network
-from whyglass import CAM, METHODS, Background, Explanation, Method
+from whyglass import CAM, DASP, METHODS, Background, Explanation, Method
 
 METHOD_CASES = [pytest.param(kind, id=name) for name, kind in METHODS.items()]
 GRADIENT_METHODS = [
@@ -24,6 +24,8 @@ def applies(kind: type[Method], network: Network) -> bool:
     if "images" in kind.needs and not network.is_image:
         return False
     if kind is CAM and not network.pools_globally:
+        return False
+    if kind is DASP and network.multiplies:
         return False
     # A background row cannot stand in for an input that is held fixed.
     return not (kind.baseline_is == "background" and "mask" in network.shapes)
@@ -56,8 +58,13 @@ def fields(kind: type[Method]) -> set[str]:
 
 def small(kind: type[Method], **settings: Any) -> Method:
     """The method with a budget that keeps the suite fast."""
-    cheap = {"steps": 12, "samples": 6}
-    return kind(**{k: v for k, v in cheap.items() if k in fields(kind)} | settings)
+    return kind(**cheap(kind) | settings)
+
+
+def cheap(kind: type[Method]) -> dict[str, Any]:
+    """The settings of that budget."""
+    budget = {"steps": 12, "samples": 6, "sizes": 1, "compare": False}
+    return {name: value for name, value in budget.items() if name in fields(kind)}
 
 
 def arguments(kind: type[Method], network: Network, **given: Any) -> dict[str, Any]:

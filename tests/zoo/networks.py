@@ -235,8 +235,9 @@ class Network:
 
     `module` builds it, after the seed is set; `shapes` are those of one row of each input, by name
     where the model wants keywords. `at` is the layer to explain where the input has no gradient, and
-    `layer` one that any method may explain. `classes` is the length of an output row. `respelled`
-    networks are another in other words: what holds of every answer is shown once, on the first.
+    `layer` one that any method may explain. `classes` is the length of an output row. `multiplies`
+    says that it multiplies activations with one another. `respelled` networks are another in other
+    words: what holds of every answer is shown once, on the first.
     """
 
     name: str
@@ -248,6 +249,7 @@ class Network:
     output: Any = None
     pools_globally: bool = False
     respelled: bool = False
+    multiplies: bool = False
 
     def make(self, seed: int = 0, dtype: torch.dtype = torch.float64) -> nn.Module:
         """The network in eval mode; the global generator is left as it was."""
@@ -332,19 +334,29 @@ _NETWORKS = (
     Network("silu", silu_cnn, IMAGE, 4, layer="2", pools_globally=True),
     Network("vgg", VGG, IMAGE, 4, layer="features.3"),
     Network("volume", volume_cnn, ((2, 4, 6, 6),), 3, layer="2", pools_globally=True),
-    Network("vit", lambda: VisionTransformer(16, 2, 2), ((1, 28, 28),), 10, layer="blocks.0"),
-    Network("transformer", Transformer, SEQUENCE, 3, layer="encoder.layers.0"),
-    Network("tokens", TokenClassifier, ((6,),), 3, at="embedding", layer="embedding"),
+    Network(
+        "vit",
+        lambda: VisionTransformer(16, 2, 2),
+        ((1, 28, 28),),
+        10,
+        layer="blocks.0",
+        multiplies=True,
+    ),
+    Network("transformer", Transformer, SEQUENCE, 3, layer="encoder.layers.0", multiplies=True),
+    Network(
+        "tokens", TokenClassifier, ((6,),), 3, at="embedding", layer="embedding", multiplies=True
+    ),
     Network(
         "masked",
         MaskedClassifier,
         {"tokens": (6, 8), "mask": (6,)},
         3,
         layer="body.encoder.layers.0",
+        multiplies=True,
     ),
-    Network("lstm", Recurrent, ((7, 4),), 3, layer="lstm"),
-    Network("two-inputs", TwoInputs, ((4,), (3,)), 3, layer="left"),
-    Network("dict-input", TwoInputs, {"b": (3,), "a": (4,)}, 3, layer="left"),
+    Network("lstm", Recurrent, ((7, 4),), 3, layer="lstm", multiplies=True),
+    Network("two-inputs", TwoInputs, ((4,), (3,)), 3, layer="left", multiplies=True),
+    Network("dict-input", TwoInputs, {"b": (3,), "a": (4,)}, 3, layer="left", multiplies=True),
     Network(
         "dict-output",
         lambda: Wrapped(lambda y: {"loss": None, "logits": y}),

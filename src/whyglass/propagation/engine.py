@@ -16,7 +16,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -116,6 +116,11 @@ class Table:
 
 class Propagation(TorchFunctionMode):
     """One forward pass under a table. Enter it, `track` the leaf, run the model."""
+
+    ways_out: ClassVar[str] = (
+        'unsupported="gradient" takes the plain gradient there and records it, at= starts behind it, '
+        "or another method (integrated gradients needs no rules)"
+    )
 
     def __init__(self, table: Table, shadows: bool, unsupported: Policy = "error") -> None:
         super().__init__()
@@ -244,8 +249,7 @@ class Propagation(TorchFunctionMode):
     def _refuse(self, op: str, why: str) -> None:
         raise Unsupported(
             f"operation {op!r} {why} this method cannot pass through it; called at {_caller()}. Ways "
-            'out: unsupported="gradient" takes the plain gradient there and records it, at= starts '
-            "behind it, or another method (integrated gradients needs no rules)"
+            f"out: {self.ways_out}"
         )
 
 
