@@ -56,6 +56,7 @@ class Method(ABC):
     needs: ClassVar[tuple[Need, ...]] = ("gradients",)
     data: ClassVar[tuple[str, ...]] = ("images", "text", "tables")
     baseline_is: ClassVar[Literal["unused", "row", "background"]] = "unused"
+    levels: ClassVar[bool] = False
 
     @abstractmethod
     def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
@@ -130,6 +131,7 @@ class Method(ABC):
             checks=tuple(found.checks),
             notes=tuple(notes),
             legend=legend,
+            levels=self.levels,
             model=model,
         )
 

@@ -219,6 +219,7 @@ def assert_loaded(again: Explanation, found: Explanation) -> None:
         "verdict",
         "seed",
         "legend",
+        "levels",
     ):
         assert getattr(again, name) == getattr(found, name), name
     assert dict(again.settings) == dict(found.settings)

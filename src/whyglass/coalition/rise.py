@@ -76,6 +76,7 @@ class RISE(Method):
     axioms: ClassVar[tuple[Axiom, ...]] = ()
     data: ClassVar[tuple[str, ...]] = ("images",)
     baseline_is: ClassVar[Literal["unused", "row", "background"]] = "row"
+    levels: ClassVar[bool] = True
     paper: ClassVar[Paper] = Paper(
         "Vitali Petsiuk, Abir Das and Kate Saenko",
         "RISE: Randomized Input Sampling for Explanation of Black-box Models",
