@@ -9,7 +9,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from whyglass import BadInput, Explanation, GradientXInput, Legend, Saliency, Several, SmoothGrad
+from whyglass import (
+    RISE,
+    BadInput,
+    Explanation,
+    GradientXInput,
+    Legend,
+    Saliency,
+    Several,
+    SmoothGrad,
+)
 from whyglass.views.colours import SIGNED
 from whyglass.views.figures import figure, photo, picture
 
@@ -43,6 +52,18 @@ def test_the_map_is_the_values_and_its_colours_the_sign() -> None:
         np.testing.assert_allclose(drawn[place], SIGNED(end)[:3], atol=1e-6)
     assert np.ptp(drawn[16, 2]) < 1e-6, "no value, no colour"
     assert len(Image.open(file).getcolors(10**6) or ()) > 20
+
+
+def test_a_map_of_levels_is_drawn_about_its_mean() -> None:
+    """RISE's values are mean scores, all of them far from zero."""
+    found = RISE(samples=100)(lambda x: 50 + image_score(x), torch.ones(1, 1, 32, 32))
+    assert isinstance(found.values, Tensor)
+    assert found.values.min() > 1
+    shown = picture(found)
+    np.testing.assert_allclose(shown.heat, (found.values - found.values.mean())[0, 0], atol=1e-6)
+    made = figure(found)
+    assert "lower than the map's mean" in made.axes[1].get_ylabel()
+    assert "lower" not in figure(explained()).axes[1].get_ylabel()
 
 
 def test_colours_stay_apart_without_red_or_green_and_darken_on_both_sides() -> None:

@@ -32,6 +32,7 @@ from whyglass.coalition.occlusion import Occlusion
 from whyglass.coalition.owen import Owen
 from whyglass.coalition.permutation_shapley import PermutationShapley
 from whyglass.coalition.qii import QII, Disparity, group_disparity
+from whyglass.coalition.rise import RISE
 from whyglass.combined.guided_grad_cam import GuidedGradCAM
 from whyglass.errors import BadInput, MissingExtra, Unsupported, WhyglassError
 from whyglass.explain import explain
@@ -52,6 +53,7 @@ from whyglass.propagation.attn_lrp import AttnLRP
 from whyglass.propagation.chefer import Chefer
 from whyglass.propagation.composites import Composite, When
 from whyglass.propagation.cp_lrp import CPLRP
+from whyglass.propagation.dasp import DASP
 from whyglass.propagation.deconvolution import Deconvolution
 from whyglass.propagation.deep_shap import DeepSHAP
 from whyglass.propagation.deeplift import DeepLIFT
@@ -82,10 +84,12 @@ __version__ = "0.1.0"
 __all__ = [
     "CAM",
     "CPLRP",
+    "DASP",
     "LIME",
     "LRP",
     "METHODS",
     "QII",
+    "RISE",
     "AlphaBeta",
     "AttentionRollout",
     "AttnLRP",

@@ -24,6 +24,7 @@ from whyglass.coalition.occlusion import Occlusion
 from whyglass.coalition.owen import Owen
 from whyglass.coalition.permutation_shapley import PermutationShapley
 from whyglass.coalition.qii import QII
+from whyglass.coalition.rise import RISE
 from whyglass.combined.guided_grad_cam import GuidedGradCAM
 from whyglass.errors import BadInput
 from whyglass.gradient.expected_gradients import ExpectedGradients
@@ -39,6 +40,7 @@ from whyglass.propagation.attention_rollout import AttentionRollout
 from whyglass.propagation.attn_lrp import AttnLRP
 from whyglass.propagation.chefer import Chefer
 from whyglass.propagation.cp_lrp import CPLRP
+from whyglass.propagation.dasp import DASP
 from whyglass.propagation.deconvolution import Deconvolution
 from whyglass.propagation.deep_shap import DeepSHAP
 from whyglass.propagation.deeplift import DeepLIFT
@@ -72,6 +74,7 @@ METHODS: dict[str, type[Method]] = {
         DeepLIFT,
         DeepSHAP,
         WeightOfEvidence,
+        DASP,
         GuidedBackprop,
         Deconvolution,
         GuidedGradCAM,
@@ -86,6 +89,7 @@ METHODS: dict[str, type[Method]] = {
         LinearSHAP,
         LowOrderSHAP,
         MaxSHAP,
+        RISE,
     )
 }
 

@@ -64,6 +64,7 @@ class Explanation:
         evaluations, gradients: rows put through the model forwards, and backwards.
         seconds: wall-clock time.
         checks: what was measured of the answer. notes: what a reader must know.
+        levels: whether values are levels, of which only the differences over a map tell something.
     """
 
     values: Inputs
@@ -86,6 +87,7 @@ class Explanation:
     checks: tuple[Check, ...] = ()
     notes: tuple[str, ...] = ()
     legend: Legend = Legend()
+    levels: bool = False
     model: Callable[..., Any] | None = field(default=None, repr=False)
     saved_fingerprint: str | None = field(default=None, repr=False)
 
@@ -179,7 +181,7 @@ class Explanation:
                 tensors[name] = getattr(self, name)
         plain = {
             name: getattr(self, name)
-            for name in ("method", "at", "evaluations", "gradients", "seconds", "notes")
+            for name in ("method", "at", "evaluations", "gradients", "seconds", "notes", "levels")
         }
         record = plain | {
             "format": FORMAT,
@@ -245,6 +247,7 @@ def _restored(record: dict[str, Any], tensors: dict[str, Tensor]) -> Explanation
         checks=tuple(Check(**check | {"rows": tuple(check["rows"])}) for check in record["checks"]),
         notes=tuple(record["notes"]),
         legend=Legend(**record["legend"]),
+        levels=record.get("levels", False),
         saved_fingerprint=record["fingerprint"],
     )
 

@@ -62,6 +62,7 @@ class Method(ABC):
     needs: ClassVar[tuple[Need, ...]] = ("gradients",)
     data: ClassVar[tuple[str, ...]] = ("images", "text", "tables")
     baseline_is: ClassVar[BaselineIs] = "unused"
+    levels: ClassVar[bool] = False
 
     @abstractmethod
     def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
@@ -149,6 +150,7 @@ class Method(ABC):
             checks=tuple(found.checks),
             notes=tuple(notes),
             legend=legend,
+            levels=self.levels,
             model=model,
         )
 

@@ -68,7 +68,8 @@ class Scorer:
 
     `rows` is the batch size, `inputs` its leaves; `points` the explained leaves at the inputs, known
     once `at_inputs` ran; `cost` what was spent. `interception` makes, for a piece of the evaluations
-    and its rows, what stands around their forward pass.
+    and its rows, what stands around their forward pass: of passes with gradients, and of others too
+    where `intercepts_scores`.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Scorer:
         self.batches = Batches(model, self.inputs, at, batch_size)
         self.cost = Cost()
         self.interception: Callable[[slice, Rows], Interception] | None = None
+        self.intercepts_scores = False
 
     @property
     def many(self) -> bool:
@@ -221,7 +223,7 @@ class Scorer:
     def _score(
         self, point: Leaves | None, piece: slice, rows: Rows, gradient: bool, bind: bool
     ) -> tuple[Tensor, Leaves]:
-        if self.interception is None or not gradient:
+        if self.interception is None or not (gradient or self.intercepts_scores):
             return self._pass(point, piece, rows, gradient, bind, None)
         around = self.interception(piece, rows)
         with around:

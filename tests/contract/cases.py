@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tests.zoo.networks import ZOO, Inputs, Network
-from whyglass import CAM, METHODS, Background, Explanation, Method
+from whyglass import CAM, DASP, METHODS, Background, Explanation, Method
 
 METHOD_CASES = [pytest.param(kind, id=name) for name, kind in METHODS.items()]
 # Those that explain a convolutional network.
@@ -36,6 +36,8 @@ def applies(kind: type[Method], network: Network) -> bool:
         return False
     if kind is CAM and not network.pools_globally:
         return False
+    if kind is DASP and network.multiplies:
+        return False
     # A background row cannot stand in for an input that is held fixed.
     return not (kind.baseline_is == "background" and "mask" in network.shapes)
 
@@ -54,6 +56,11 @@ def pairs(
         for network in ZOO.values()
         if applies(kind, network) and suits(kind, network) and network.respelled <= respelled
     ]
+
+
+def plain(kind: type[Method]) -> Network:
+    """The simplest network that a method can explain."""
+    return ZOO["gap-cnn" if "images" in kind.needs else "mlp"]
 
 
 def fields(kind: type[Method]) -> set[str]:
@@ -100,8 +107,14 @@ BUDGETS: dict[str, dict[str, Any]] = {
 
 def small(kind: type[Method], **settings: Any) -> Method:
     """The method with a budget that keeps the suite fast."""
-    cheap: dict[str, Any] = {"steps": 12, "samples": 6, "players": few} | BUDGETS.get(kind.name, {})
-    return kind(**{k: v for k, v in cheap.items() if k in fields(kind)} | settings)
+    return kind(**cheap(kind) | settings)
+
+
+def cheap(kind: type[Method]) -> dict[str, Any]:
+    """The settings of that budget."""
+    budget: dict[str, Any] = {"steps": 12, "samples": 6, "sizes": 1, "compare": False}
+    budget |= {"players": few} | BUDGETS.get(kind.name, {})
+    return {name: value for name, value in budget.items() if name in fields(kind)}
 
 
 def arguments(kind: type[Method], network: Network, **given: Any) -> dict[str, Any]:

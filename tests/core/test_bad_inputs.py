@@ -21,6 +21,7 @@ from tests.zoo.networks import MLP, ZOO
 from whyglass import (
     CAM,
     METHODS,
+    RISE,
     Background,
     BadInput,
     ExpectedGradients,
@@ -320,6 +321,8 @@ COUNTS: list[tuple[Callable[..., Method], str]] = [
     (ExpectedGradients, "samples"),
     (Occlusion, "window"),
     (Occlusion, "stride"),
+    (RISE, "samples"),
+    (RISE, "cells"),
 ]
 
 

@@ -113,7 +113,7 @@ def test_the_error_names_the_layer_and_leaves_the_model_alone() -> None:
     np.testing.assert_allclose(found.numpy(), 0)  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("rule", ["zero", Gamma(), "epsilon"])
+@pytest.mark.parametrize("rule", ["zero", "epsilon"])
 def test_two_networks_of_one_function_differ_as_published(rule: Rule | str) -> None:
     """Sundararajan et al. (2017), figure 7: LRP is not implementation invariant."""
 

@@ -175,15 +175,19 @@ def test_functions_of_one_number_pass_relevance_unchanged() -> None:
     torch.testing.assert_close(one(lambda x: -2 * x), -2 * X)
 
 
-@pytest.mark.parametrize("rule", ["zero", "gamma", "alpha2-beta1"])
-def test_a_residual_sum_is_shared_out(rule: str) -> None:
+# A gamma of a quarter counts the positive 1 as 1.25 beside -.5: shares 5/3 and -2/3 of the sum .5.
+@pytest.mark.parametrize(
+    ("rule", "second"),
+    [("zero", (1.0, -0.5)), ("alpha2-beta1", (1.0, -0.5)), ("gamma", (5 / 6, -1 / 3))],
+)
+def test_a_residual_sum_is_shared_out(rule: str, second: tuple[float, float]) -> None:
     def residual(a: Tensor, b: Tensor) -> Tensor:
         return torch.relu(a + b).sum(1)
 
     a, b = torch.tensor([[3.0, 1.0]], dtype=F64), torch.tensor([[1.0, -0.5]], dtype=F64)
     to_a, to_b = LRP(rule=rule)(residual, (a, b)).values
-    np.testing.assert_allclose(to_a.numpy(), [[3.0, 1.0]], atol=1e-5)
-    np.testing.assert_allclose(to_b.numpy(), [[1.0, -0.5]], atol=1e-5)
+    np.testing.assert_allclose(to_a.numpy(), [[3.0, second[0]]], atol=1e-5)
+    np.testing.assert_allclose(to_b.numpy(), [[1.0, second[1]]], atol=1e-5)
 
 
 def test_sums_over_axes_share_out() -> None:

@@ -235,8 +235,9 @@ class Network:
 
     `module` builds it, after the seed is set; `shapes` are those of one row of each input, by name
     where the model wants keywords. `at` is the layer to explain where the input has no gradient, and
-    `layer` one that any method may explain. `classes` is the length of an output row. `respelled`
-    networks are another in other words: what holds of every answer is shown once, on the first.
+    `layer` one that any method may explain. `classes` is the length of an output row. `multiplies`
+    says that it multiplies activations with one another. `respelled` networks are another in other
+    words: what holds of every answer is shown once, on the first.
     """
 
     name: str
@@ -249,6 +250,7 @@ class Network:
     pools_globally: bool = False
     respelled: bool = False
     attends: bool = False
+    multiplies: bool = False
 
     def make(self, seed: int = 0, dtype: torch.dtype = torch.float64) -> nn.Module:
         """The network in eval mode; the global generator is left as it was."""
@@ -340,9 +342,27 @@ _NETWORKS = (
         10,
         layer="blocks.0",
         attends=True,
+        multiplies=True,
     ),
-    Network("transformer", Transformer, SEQUENCE, 3, layer="encoder.layers.0", attends=True),
-    Network("tokens", TokenClassifier, ((6,),), 3, at="embedding", layer="embedding", attends=True),
+    Network(
+        "transformer",
+        Transformer,
+        SEQUENCE,
+        3,
+        layer="encoder.layers.0",
+        attends=True,
+        multiplies=True,
+    ),
+    Network(
+        "tokens",
+        TokenClassifier,
+        ((6,),),
+        3,
+        at="embedding",
+        layer="embedding",
+        attends=True,
+        multiplies=True,
+    ),
     Network(
         "masked",
         MaskedClassifier,
@@ -350,10 +370,11 @@ _NETWORKS = (
         3,
         layer="body.encoder.layers.0",
         attends=True,
+        multiplies=True,
     ),
-    Network("lstm", Recurrent, ((7, 4),), 3, layer="lstm"),
-    Network("two-inputs", TwoInputs, ((4,), (3,)), 3, layer="left"),
-    Network("dict-input", TwoInputs, {"b": (3,), "a": (4,)}, 3, layer="left"),
+    Network("lstm", Recurrent, ((7, 4),), 3, layer="lstm", multiplies=True),
+    Network("two-inputs", TwoInputs, ((4,), (3,)), 3, layer="left", multiplies=True),
+    Network("dict-input", TwoInputs, {"b": (3,), "a": (4,)}, 3, layer="left", multiplies=True),
     Network(
         "dict-output",
         lambda: Wrapped(lambda y: {"loss": None, "logits": y}),

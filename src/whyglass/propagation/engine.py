@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -143,6 +143,11 @@ class Propagation(TorchFunctionMode):
     Afterwards `met` holds the operations that met a rule of their own, `accepted` those that had none,
     and `last` the one that made the score, save for moves and copies.
     """
+
+    ways_out: ClassVar[str] = (
+        'unsupported="gradient" takes the plain gradient there and records it, at= starts behind it, '
+        "or another method (integrated gradients needs no rules)"
+    )
 
     def __init__(
         self,
@@ -302,8 +307,7 @@ class Propagation(TorchFunctionMode):
     def _refuse(self, op: str, why: str) -> None:
         raise Unsupported(
             f"operation {op!r} {why} this method cannot pass through it; called at {_caller()}. Ways "
-            'out: unsupported="gradient" takes the plain gradient there and records it, at= starts '
-            "behind it, or another method (integrated gradients needs no rules)"
+            f"out: {self.ways_out}"
         )
 
 

@@ -27,13 +27,15 @@ TOP_FEATURES = 20
 class Picture:
     """A heat map and the photograph under it, ready to draw.
 
-    `heat` is (H, W), summed over channels and smoothed by `smoothing` pixels; `photo` (H, W, 3).
+    `heat` is (H, W), summed over channels and smoothed by `smoothing` pixels; `photo` (H, W, 3). Of a
+    map of levels it is the departure from their mean.
     """
 
     heat: Array
     photo: Array
     top: float
     smoothing: float
+    levels: bool = False
 
     @property
     def signed(self) -> bool:
@@ -76,8 +78,8 @@ def picture(explanation: Explanation, row: int = 0, target: int = 0) -> Picture:
         # A map of single pixels is too fine for the eye: what is shown is a local mean of it.
         smoothing = round(min(pixels.shape[1:]) / 100)
         heat = _smooth(heat, smoothing)
-    array = heat[0].numpy()
-    return Picture(array, photo(explanation, row), limit(array), smoothing)
+    array = (heat - heat.mean() if explanation.levels else heat)[0].numpy()
+    return Picture(array, photo(explanation, row), limit(array), smoothing, explanation.levels)
 
 
 def photo(explanation: Explanation, row: int = 0) -> Array:
@@ -103,7 +105,9 @@ def draw_image(made: Figure, axes: Axes, shown: Picture) -> None:
         extend="both",
     )
     label = "speaks against (dashed line)   |   speaks for (solid line)"
-    if not shown.signed:
+    if shown.levels:
+        label = "lower than the map's mean (dashed line)   |   higher (solid line)"
+    elif not shown.signed:
         bar.ax.set_ylim(0, shown.top)
         label = "importance, without a sign"
     bar.ax.set_ylabel(label, fontsize=8)

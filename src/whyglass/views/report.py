@@ -133,6 +133,8 @@ def _card(explanation: Explanation) -> dict[str, Any]:
             "image": _overlay(shown),
             "top": f"{shown.top:.3g}",
             "signed": shown.signed,
+            "low": "below the mean" if shown.levels else "against",
+            "high": "above the mean" if shown.levels else "for",
             "smoothing": shown.smoothing,
             "alt": _describe(explanation, shown),
         }
