@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten
 
 from whyglass.propagation.engine import Call, Propagation, Table
+from whyglass.propagation.trees import flatten
 
 COMPARISONS = frozenset(
     "gt lt ge le eq ne greater less greater_equal less_equal not_equal argmax argmin argsort".split()
@@ -79,7 +79,8 @@ class Moments(Propagation):
         self._spreads[id(mean)] = spread
 
     def _apply(self, op: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        leaves, form = tree_flatten((args, kwargs))
+        leaves: list[Any] = []
+        form = flatten((args, kwargs), leaves)
         operands = [
             Random(place, leaf, self._spreads[id(leaf)])
             for place, leaf in enumerate(leaves)
