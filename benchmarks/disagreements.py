@@ -298,10 +298,12 @@ def layer_norm() -> None:
     functions = peer("lxt.explicit.functional")
     y = functions.layer_norm(leaf, norm.weight, norm.bias, norm.eps)
     (theirs,) = torch.autograd.grad(y, leaf, y.detach())
-    mine = whyglass.AttnLRP(rule="zero")(lambda x: norm(x).sum(1), x).values
     print("\nlayer norm with bias: sum of the values over the relevance that came, a row each")
-    for who, found in (("whyglass", mine), ("LXT", theirs)):
-        print(f"  {who:<10}{ratio(found, y.sum(1))}")  # type: ignore[arg-type]
+    print(f"  {'LXT':<24}{ratio(theirs, y.sum(1))}")
+    for bias in ("share", "ignore"):
+        method = whyglass.AttnLRP(rule="zero", bias=bias)  # type: ignore[arg-type]
+        mine = method(lambda x: norm(x).sum(1), x).values
+        print(f"  {'whyglass, bias ' + bias:<24}{ratio(mine, y.sum(1))}")  # type: ignore[arg-type]
 
 
 def not_a_number() -> None:

@@ -289,3 +289,17 @@ def test_a_transformer_block_by_lxt(kind: type[Method]) -> None:
     rule = Epsilon(epsilon=1e-6, plain=True)
     found = kind(rule=Composite((When(rule=rule),), sums=rule))(block, x).values  # type: ignore[call-arg]
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+@with_lxt
+def test_a_layer_norm_by_lxt() -> None:
+    lxt = peer("lxt.explicit.functional")
+    draw = torch.Generator().manual_seed(0)
+    weight, bias = (torch.randn(8, dtype=F64, generator=draw) for _ in range(2))
+    x = torch.randn(4, 8, dtype=F64, generator=draw)
+    leaf = x.clone().requires_grad_()
+    y = lxt.layer_norm(leaf, weight, bias, 1e-5)
+    (expected,) = torch.autograd.grad(y, leaf, y.detach())
+    model = lambda x: nn.functional.layer_norm(x, (8,), weight, bias).sum(1)  # noqa: E731  as short as a formula
+    found = AttnLRP(rule=Epsilon(epsilon=1e-9))(model, x).values
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)

@@ -24,13 +24,14 @@ from whyglass.target import Target
 
 @dataclass(frozen=True, eq=False)
 class Interactions:
-    """Attributes.
+    """How much more each pair of players adds together than apart.
 
-    values: (B, n, n), or (B, n, n, K) for many targets: symmetric, zero on the diagonal; a positive
-        entry means that the two add more together than each by itself. Units: score.
-    std_error: shaped alike, zero where every coalition was evaluated.
-    players: which player each feature is, as in an `Explanation`.
-    evaluations: rows put through the model.
+    Attributes:
+        values: (B, n, n), or (B, n, n, K) for many targets: symmetric, zero on the diagonal; a
+            positive entry means that the two add more together than each by itself. Units: score.
+        std_error: shaped alike, zero where every coalition was evaluated.
+        players: which player each feature is, as in an `Explanation`.
+        evaluations: rows put through the model.
     """
 
     values: Tensor

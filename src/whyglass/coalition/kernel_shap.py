@@ -36,8 +36,10 @@ class KernelSHAP(SampledCoalitions):
     standard errors of zero. Each pair uses one background row, in turn. Against one baseline row, where
     the sample allows it, products of three players are fitted beside if that lowers the error: they
     take up noise, and in the limit the Shapley values of the fit are those of the game. Standard errors
-    are those of the linearised regression. Units: score. Source: Lundberg & Lee (2017), theorem 2;
-    pairs: Covert & Lee (2021), "paired sampling"; leverage: Musco & Witter (2025), algorithm 1.
+    are those of the linearised regression; with products of three, which the scores choose, an interval
+    of one value was seen to cover 90% where 95% were meant. Units: score. Source: Lundberg & Lee (2017),
+    theorem 2; pairs: Covert & Lee (2021), "paired sampling"; leverage: Musco & Witter (2025),
+    algorithm 1.
 
     Args:
         weights: how often each size is drawn: all equally ("leverage"), or as the kernel weighs them
