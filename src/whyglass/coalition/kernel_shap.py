@@ -37,8 +37,8 @@ class KernelSHAP(SampledCoalitions):
     the sample allows it, products of three players are fitted beside if that lowers the error: they
     take up noise, and in the limit the Shapley values of the fit are those of the game. Standard errors
     are those of the linearised regression; with products of three, which the scores choose, an interval
-    of one value was seen to cover 90% where 95% were meant. Units: score. Source: Lundberg & Lee (2017),
-    theorem 2; pairs: Covert & Lee (2021), "paired sampling"; leverage: Musco & Witter (2025),
+    of one value was seen to cover 90% where 95% were meant. Units: score. Source: Lundberg & Lee
+    (2017), theorem 2; pairs: Covert & Lee (2021), "paired sampling"; leverage: Musco & Witter (2025),
     algorithm 1.
 
     Args:
