@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -194,16 +194,15 @@ def finite(what: Tensor, name: str, model: Callable[..., Any]) -> None:
     )
 
 
-@contextmanager
-def repeatable(again: Callable[[], Tensor]) -> Generator[None]:
+def repeatable(drawn: Tensor, again: Callable[[], Tensor]) -> None:
     """Refuse a forward pass that draws random numbers and differs because of them.
+
+    `drawn` is the state of torch's generator before the pass.
 
     Only draws from torch's own generator show, at no cost. A generator that the model keeps to
     itself, or numpy's, would take a second pass of every model to notice.
     """
-    state = torch.get_rng_state()
-    yield
-    if not torch.equal(state, torch.get_rng_state()) and not torch.equal(again(), again()):
+    if not torch.equal(drawn, torch.get_rng_state()) and not torch.equal(again(), again()):
         raise BadInput(
             "two forward passes on the same input differ: the model draws random numbers, which no "
             "explanation can follow; make it deterministic (model.eval(), a fixed generator)"

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -107,12 +106,14 @@ class Scorer:
     def at_inputs(self, gradient: bool) -> Evaluated:
         """The score at the inputs, and its gradient if asked. Comes first: it settles the target."""
         parts = list(self._run(None, None, gradient))
-        whole = Evaluated(
-            slice(0, self.rows),
-            torch.cat([part.scores for part in parts]),
-            concatenate([part.points for part in parts]),
-            concatenate([part.gradients for part in parts]),
-        )
+        whole = parts[0]
+        if len(parts) > 1:
+            whole = Evaluated(
+                slice(0, self.rows),
+                torch.cat([part.scores for part in parts]),
+                concatenate([part.points for part in parts]),
+                concatenate([part.gradients for part in parts]),
+            )
         self.points = whole.points
         return whole
 
@@ -205,17 +206,14 @@ class Scorer:
         self, point: Leaves | None, piece: slice, rows: Rows, gradient: bool
     ) -> Evaluated:
         first = point is None
-        repeatable = (
-            nullcontext()
-            if not first or piece.start
-            else guards.repeatable(lambda: self._score(None, piece, rows, gradient, True)[0])
-        )
         with (
             torch.set_grad_enabled(gradient),
             guards.recurrent(self.model, self.inputs[0].device),
-            repeatable,
         ):
+            drawn = torch.get_rng_state() if first and not piece.start else None
             scores, leaves = self._score(point, piece, rows, gradient, first)
+            if drawn is not None:
+                guards.repeatable(drawn, lambda: self._score(None, piece, rows, gradient, True)[0])
             guards.finite(scores.detach(), "score", self.model)
             slopes = self._slopes(scores, leaves) if gradient else ()
         return Evaluated(piece, scores.detach(), tuple(leaf.detach() for leaf in leaves), slopes)

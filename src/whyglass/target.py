@@ -208,10 +208,10 @@ class _Term:
                 self._check_range(index[rows], axes)
 
     def _check_range(self, index: Tensor, axes: torch.Size) -> None:
-        chosen = index.reshape(len(index), -1)
-        if chosen.shape[1] != len(axes):
+        columns = (index,) if index.dim() == 1 else index.unbind(1)
+        if len(columns) != len(axes):
             raise BadInput(
-                f"target {tuple(chosen[0].tolist())} names {chosen.shape[1]} axes and an output "
+                f"target {tuple(int(c[0]) for c in columns)} names {len(columns)} axes and an output "
                 f"row has shape {tuple(axes)}: "
                 + (
                     "leave target out, the output is one number a row"
@@ -219,8 +219,8 @@ class _Term:
                     else f"give {len(axes)} integers a row"
                 )
             )
-        for axis, size in enumerate(axes):
-            low, high = (int(end) for end in chosen[:, axis].aminmax())
+        for column, size in zip(columns, axes, strict=True):
+            low, high = map(int, column.aminmax())
             if low < 0 or high >= size:
                 raise BadInput(
                     f"target {high if high >= size else low} is out of range: the output has "
@@ -242,9 +242,10 @@ class _Term:
             if output.dim() == 1:
                 return output
             raise BadInput(f"target is missing for an output of shape {tuple(output.shape)}")
-        chosen = index[rows].to(output.device).reshape(len(output), -1)
+        chosen = index[rows].to(output.device)
         if output.dim() == 2:
-            return output.gather(1, chosen).squeeze(1)
+            return output.gather(1, chosen.reshape(-1, 1)).squeeze(1)
+        chosen = chosen.reshape(len(output), -1)
         return output[(torch.arange(len(output), device=output.device), *chosen.unbind(1))]
 
     def scores(self, output: Tensor, rows: Rows) -> Tensor:
