@@ -16,7 +16,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
@@ -35,7 +35,7 @@ from whyglass.propagation.operations import (
     in_place,
     name_of,
 )
-from whyglass.propagation.trees import Form, flatten, leaves_of, mapped, unflatten
+from whyglass.propagation.trees import Form, leaves_of, mapped, packed, unpacked
 
 Policy = Literal["error", "gradient"]
 
@@ -66,26 +66,28 @@ class Call:
 
     def run(self, replaced: Mapping[int, Tensor] | None = None) -> Any:
         """The operation, with other operands in some places if given."""
-        return self._call(self.leaves, replaced or {})
+        leaves = list(self.leaves)
+        for place, other in (replaced or {}).items():
+            leaves[place] = other
+        return self._call(leaves)
 
     @cached_property
     def at_baseline(self) -> Any:
         """The operation's result at the baseline."""
         with torch.no_grad():
-            return self._call(self.baseline_leaves, {})
+            return self._call(list(self.baseline_leaves))
 
-    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def arguments(self) -> tuple[list[Any], dict[str, Any]]:
         """Positional and keyword arguments."""
-        return unflatten(iter(self.leaves), self.form)
+        return unpacked(list(self.leaves), self.form)
 
     def argument(self, position: int, name: str) -> Any:
         """One argument, by position or by name; None if it was not given."""
         args, kwargs = self.arguments()
         return args[position] if position < len(args) else kwargs.get(name)
 
-    def _call(self, leaves: tuple[Any, ...], replaced: Mapping[int, Tensor]) -> Any:
-        given = [replaced.get(place, leaf) for place, leaf in enumerate(leaves)]
-        args, kwargs = unflatten(iter(given), self.form)
+    def _call(self, leaves: list[Any]) -> Any:
+        args, kwargs = unpacked(leaves, self.form)
         return self.function(*args, **kwargs)
 
 
@@ -119,22 +121,21 @@ class Table:
     decompose: bool = True
     total: bool = False
 
-    def rule(self, call: Call) -> Rule | None:
-        """The rule a call meets; KeyError if the table has none."""
-        one = len(call.operands) == 1
-        if call.op in self.by_name:
-            return self.by_name[call.op]
-        if call.op in STRUCTURAL:
+    def rule(self, op: str, operands: int) -> Rule | None:
+        """The rule that an operation on so many tracked tensors meets; KeyError if there is none."""
+        if op in self.by_name:
+            return self.by_name[op]
+        if op in STRUCTURAL:
             return None
-        if call.op in ADDITIVE:
+        if op in ADDITIVE:
             return self.additive
-        if call.op in LINEAR | BILINEAR and len(call.operands) < 3:
-            return self.linear if one else self.bilinear
+        if (op in LINEAR or op in BILINEAR) and operands < 3:
+            return self.linear if operands == 1 else self.bilinear
         if self.total:
             return None
-        if call.op in ELEMENTWISE and one:
+        if op in ELEMENTWISE and operands == 1:
             return self.elementwise
-        raise KeyError(call.op)
+        raise KeyError(op)
 
 
 class Propagation(TorchFunctionMode):
@@ -162,6 +163,9 @@ class Propagation(TorchFunctionMode):
         self._tracked: dict[int, tuple[Tensor, Tensor | None]] = {}
         self._replaced: dict[int, tuple[Tensor, Tensor]] = {}
         self._stale: set[int] = set()
+        # Whether operations without a rule are told of, too, and questions looked at.
+        self._records = shadows or type(self).made is not Propagation.made
+        self._listens = shadows or type(self)._ask is not Propagation._ask
         self.met: set[str] = set()
         self.last = ""
         self.accepted: dict[str, int] = {}
@@ -181,13 +185,25 @@ class Propagation(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        given: tuple[tuple[Any, ...], dict[str, Any]] = (tuple(args), kwargs or {})
+        args, named = tuple(args), kwargs or {}
         if self._replaced:
-            given = mapped(self._current, given)
-        tracked = [leaf for leaf in leaves_of(given) if id(leaf) in self._tracked]
-        if not tracked:
-            return func(*given[0], **given[1])
-        return self._dispatch(func, given[0], dict(given[1]), tracked)
+            args, named = mapped(self._current, args), mapped(self._current, named)
+        op, asks, writes = _kind(func)
+        if asks and not self._listens:
+            return func(*args, **named)
+        # The mode's own composites take the flag by position; none of those is a rule's business.
+        given = {name: value for name, value in named.items() if name != "inplace"}
+        leaves, form = packed(args, given)
+        tracked = self._tracked
+        if not any(id(leaf) in tracked for leaf in leaves):
+            return func(*args, **named)
+        if asks:
+            return self._ask(func, args, named)
+        function = _out_of_place(func) if writes else func
+        result = self._dispatch(op, function, args, given, leaves, form)
+        if writes or named.get("inplace"):
+            self._overwrite(args[0], result)
+        return result
 
     def _current(self, value: Any) -> Any:
         while (known := self._replaced.get(id(value))) is not None:
@@ -195,15 +211,16 @@ class Propagation(TorchFunctionMode):
         return value
 
     def _dispatch(
-        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tracked: list[Any]
+        self,
+        op: str,
+        function: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        leaves: list[Any],
+        form: Form,
     ) -> Any:
-        op = name_of(func)
-        written = in_place(func) or bool(kwargs.pop("inplace", False))
-        # The mode's own composites take the flag by position; none of those is a rule's business.
-        function = _out_of_place(func) if in_place(func) else func
-        if op in QUESTIONS:
-            return self._ask(function, args, kwargs)
-        self._same_route(op, tracked)
+        if self._shadows or self._stale:
+            self._same_route(op, [leaf for leaf in leaves if id(leaf) in self._tracked])
         if op == "batch_norm" and bool(kwargs.get("training") or args[5:6] == (True,)):
             self._refuse(
                 op, "uses the statistics of its batch, where rows depend on each other, so"
@@ -211,41 +228,41 @@ class Propagation(TorchFunctionMode):
         if op == "setitem":
             return self._set_item(args)
         if self._table.decompose and op in DECOMPOSITIONS and op not in self._table.by_name:
-            outer, self._layer = self._layer, self._layer_of((args, kwargs))
+            outer, self._layer = self._layer, self._layer_of(leaves)
             with self:
                 result = DECOMPOSITIONS[op](self, *args, **kwargs)
             self._layer = outer
-        else:
-            result = self._apply(op, function, args, kwargs)
-        if written:
-            self._overwrite(args[0], result)
-        return result
+            return result
+        return self._apply(op, function, leaves, form)
 
     def _overwrite(self, old: Tensor, new: Tensor) -> None:
         """From here on `old` means `new`; other views of its memory are out of date."""
         self._replaced[id(old)] = (old, new)
         self._stale.add(old.untyped_storage().data_ptr())
 
-    def _apply(self, op: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        leaves: list[Any] = []
-        form = flatten((args, kwargs), leaves)
+    def _apply(self, op: str, function: Any, leaves: list[Any], form: Form) -> Any:
         operands = tuple(
             place
             for place, leaf in enumerate(leaves)
             if id(leaf) in self._tracked and leaf.is_floating_point()
         )
-        beside = tuple(map(self._one_at_baseline, leaves)) if self._shadows else ()
-        layer = self._layer_of(leaves)
-        call = Call(op, function, tuple(leaves), operands, form, beside, layer)
         if op not in STRUCTURAL:
             self.last = op
         try:
-            rule = self._table.rule(call)
+            rule = self._table.rule(op, len(operands))
         except KeyError:
             if self._unsupported == "error":
                 self._refuse(op, "has no rule, so")
             self.accepted[op] = self.accepted.get(op, 0) + 1
             rule = self._table.accepted
+        if rule is None and not self._records:
+            args, kwargs = unpacked(leaves, form)
+            result = function(*args, **kwargs)
+            self._follow(result, None)
+            return result
+        beside = tuple(map(self._one_at_baseline, leaves)) if self._shadows else ()
+        layer = self._layer_of(leaves)
+        call = Call(op, function, tuple(leaves), operands, form, beside, layer)
         if rule is not None:
             self.met.add(op)
         result = call.run() if rule is None else rule(call)
@@ -256,13 +273,16 @@ class Propagation(TorchFunctionMode):
     def made(self, call: Call, result: Any) -> None:
         """For a method's own records: called with each operation and what it gave."""
 
-    def _layer_of(self, given: Any) -> str:
+    def _layer_of(self, leaves: list[Any]) -> str:
         if not self._layers:
             return ""
-        found = (self._layers.get(id(leaf)) for leaf in leaves_of(given))
+        found = (self._layers.get(id(leaf)) for leaf in leaves)
         return next(filter(None, found), self._layer)
 
     def _follow(self, result: Any, at_baseline: Any) -> None:
+        if isinstance(result, Tensor) and not self._shadows:
+            self._tracked[id(result)] = (result, None)
+            return
         made = leaves_of(result)
         beside = leaves_of(at_baseline) if self._shadows else [None] * len(made)
         for tensor, shadow in zip(made, beside, strict=True):
@@ -332,6 +352,13 @@ def visible(model: Callable[..., Any]) -> None:
     raise Unsupported(
         f"the operations of a {kind} model cannot be seen: pass the module it was made from"
     )
+
+
+@lru_cache(4096)
+def _kind(func: Any) -> tuple[str, bool, bool]:
+    """The operation's name, whether it only asks, and whether it writes in place."""
+    op = name_of(func)
+    return op, op in QUESTIONS, in_place(func)
 
 
 def _written(target: Tensor, key: tuple[Any, ...], value: Tensor) -> Tensor:

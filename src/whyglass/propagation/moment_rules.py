@@ -254,7 +254,7 @@ def relu_like(call: Call, operands: list[Random]) -> Found:
     return elementwise(operands[0].mean, operands[0].spread, partial(piecewise, segments))
 
 
-def _segments(op: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Segment] | None:
+def _segments(op: str, args: list[Any], kwargs: dict[str, Any]) -> list[Segment] | None:
     def argument(place: int, name: str, default: Any) -> Any:
         return args[place] if len(args) > place else kwargs.get(name, default)
 

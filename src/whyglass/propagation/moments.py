@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from whyglass.propagation.engine import Call, Propagation, Table
-from whyglass.propagation.trees import flatten
+from whyglass.propagation.trees import Form
 
 COMPARISONS = frozenset(
     "gt lt ge le eq ne greater less greater_equal less_equal not_equal argmax argmin argsort".split()
@@ -78,9 +78,7 @@ class Moments(Propagation):
         self.track(mean, None)
         self._spreads[id(mean)] = spread
 
-    def _apply(self, op: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        leaves: list[Any] = []
-        form = flatten((args, kwargs), leaves)
+    def _apply(self, op: str, function: Any, leaves: list[Any], form: Form) -> Any:
         operands = [
             Random(place, leaf, self._spreads[id(leaf)])
             for place, leaf in enumerate(leaves)

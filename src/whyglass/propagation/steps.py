@@ -11,7 +11,7 @@ from torch import Tensor
 
 from whyglass.errors import BadInput
 from whyglass.propagation.engine import Call
-from whyglass.propagation.lrp_rules import PROPORTIONAL, Flow, Part, Rule, falls, rises
+from whyglass.propagation.lrp_rules import PROPORTIONAL, Flow, Part, Rule, falls, rises, same
 from whyglass.propagation.weighted import along, scaled, unbiased
 
 
@@ -215,6 +215,10 @@ class _Terms:
             self._weigh(step, flow, step.weight)
         parts = [term.detach() for term in self._terms]
         self.z = sum(parts[1:], parts[0]) if parts else torch.zeros_like(step.y)
+        if len(parts) > 1 and flow.pairs[0][0] is same:
+            # The other parts take away from the whole: what rounding leaves of it is nothing.
+            size = torch.stack(parts).abs().sum(0)
+            self.z[self.z.abs() <= 8 * torch.finfo(self.z.dtype).eps * size] = 0
         if step.bias is not None and flow.biased:
             one = torch.ones((), dtype=step.y.dtype, device=step.y.device)
             for change, weigh in flow.pairs:
