@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from whyglass.baseline import Baseline
 from whyglass.checks import not_flat
 from whyglass.errors import BadInput
-from whyglass.inputs import Leaves, Structure, explained
+from whyglass.inputs import Structure
 from whyglass.method import Attribution, Method, Need
 from whyglass.propagation.decompositions import DECOMPOSITIONS
 from whyglass.propagation.engine import Call, Propagation, Table, visible
@@ -64,16 +64,6 @@ class Watch(Propagation):
         whole: Mapping[str, None] = dict.fromkeys(set(DECOMPOSITIONS) - set(OPENED))
         super().__init__(Table(None, None, by_name=whole, total=True), shadows=False)
         self.seen = Seen()
-
-    def begin(self, leaves: Leaves) -> None:
-        """Follow the leaves."""
-        for leaf in leaves:
-            if explained(leaf):
-                self.track(leaf, None)
-
-    def end(self, scores: Tensor) -> Tensor:
-        """Nothing is changed."""
-        return scores
 
     def made(self, call: Call, result: Any) -> None:
         self.seen.look(call, result)

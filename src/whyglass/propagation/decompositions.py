@@ -313,33 +313,39 @@ def multi_head_attention_forward(
             "multi-head attention with bias_k, add_zero_attn or static keys has no rule"
         )
     single = query.dim() == 2
+    same = query is key and key is value
     if single:
         query, key, value = (t.unsqueeze(1) for t in (query, key, value))
-    if use_separate_proj_weight:
-        weights = (q_proj_weight, k_proj_weight, v_proj_weight)
-    else:
+    if same and not use_separate_proj_weight:
         assert in_proj_weight is not None
-        weights = in_proj_weight.chunk(3)
-    biases = (None,) * 3 if in_proj_bias is None else in_proj_bias.chunk(3)
-    parts = [
-        F.linear(given, weight, bias)
-        for given, weight, bias in zip((query, key, value), weights, biases, strict=True)
-        if weight is not None
-    ]
+        parts = F.linear(query, in_proj_weight, in_proj_bias).chunk(3, -1)
+    else:
+        weights = (q_proj_weight, k_proj_weight, v_proj_weight)
+        if not use_separate_proj_weight:
+            assert in_proj_weight is not None
+            weights = in_proj_weight.chunk(3)
+        biases = (None,) * 3 if in_proj_bias is None else in_proj_bias.chunk(3)
+        parts = [
+            F.linear(given, weight, bias)
+            for given, weight, bias in zip((query, key, value), weights, biases, strict=True)
+            if weight is not None
+        ]
     length, batch, _width = query.shape
     q, k, v = (
         part.reshape(part.shape[0], batch, num_heads, -1).permute(1, 2, 0, 3) for part in parts
     )
     mask = _attention_mask(attn_mask, key_padding_mask, batch, num_heads, q.dtype)
-    scores = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-2, -1))
-    if mask is not None:
-        scores = scores + mask
-    weights_ = F.softmax(scores, -1)
-    mixed = torch.matmul(weights_, v).permute(2, 0, 1, 3).reshape(length, batch, -1)
+    if need_weights:
+        scores = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-2, -1))
+        weights_ = F.softmax(scores if mask is None else scores + mask, -1)
+        mixed = torch.matmul(weights_, v)
+    else:
+        weights_, mixed = None, F.scaled_dot_product_attention(q, k, v, mask)
+    mixed = mixed.permute(2, 0, 1, 3).reshape(length, batch, -1)
     result = F.linear(mixed, out_proj_weight, out_proj_bias)
     if single:
         result = result.squeeze(1)
-    if not need_weights:
+    if weights_ is None:
         return result, None
     shown = weights_.mean(1) if average_attn_weights else weights_
     return result, shown.squeeze(0) if single else shown

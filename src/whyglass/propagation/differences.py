@@ -14,10 +14,10 @@ from whyglass.inputs import Leaves, explained, times
 from whyglass.method import Attribution, Axiom, Method
 from whyglass.propagation import deeplift_rules as rules
 from whyglass.propagation.engine import Call, Policy, Propagation, Table, one_of, visible
+from whyglass.propagation.operations import MAX_POOLS
 from whyglass.propagation.weighted import joins, norm_as_affine, weight_place
 from whyglass.scorer import Rows, Scorer
 
-MAX_POOLS = [f"{kind}max_pool{d}d" for kind in ("", "adaptive_") for d in (1, 2, 3)]
 NAMED = dict.fromkeys(MAX_POOLS, rules.max_pool) | {
     "logsumexp": rules.logsumexp,
     "quotient": rules.quotient,

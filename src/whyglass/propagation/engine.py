@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from whyglass.errors import BadInput, Unsupported
+from whyglass.inputs import Leaves, explained
 from whyglass.propagation.decompositions import DECOMPOSITIONS
 from whyglass.propagation.operations import (
     ADDITIVE,
@@ -139,7 +140,7 @@ class Table:
 
 
 class Propagation(TorchFunctionMode):
-    """One forward pass under a table. Enter it, `track` the leaf, run the model.
+    """One forward pass under a table: a `whyglass.scorer.Interception`.
 
     Afterwards `met` holds the operations that met a rule of their own, `accepted` those that had none,
     and `last` the one that made the score, save for moves and copies.
@@ -170,6 +171,16 @@ class Propagation(TorchFunctionMode):
         self.last = ""
         self.accepted: dict[str, int] = {}
 
+    def begin(self, leaves: Leaves) -> None:
+        """Follow the leaves."""
+        for leaf in leaves:
+            if explained(leaf):
+                self.track(leaf, None)
+
+    def end(self, scores: Tensor) -> Tensor:
+        """What is differentiated: the scores."""
+        return scores
+
     def track(self, tensor: Tensor, at_baseline: Tensor | None) -> None:
         """From here on follow this tensor, which is the other one at the baseline."""
         self._tracked[id(tensor)] = (tensor, at_baseline)
@@ -195,7 +206,10 @@ class Propagation(TorchFunctionMode):
         given = {name: value for name, value in named.items() if name != "inplace"}
         leaves, form = packed(args, given)
         tracked = self._tracked
-        if not any(id(leaf) in tracked for leaf in leaves):
+        for leaf in leaves:
+            if id(leaf) in tracked:
+                break
+        else:
             return func(*args, **named)
         if asks:
             return self._ask(func, args, named)
@@ -241,10 +255,13 @@ class Propagation(TorchFunctionMode):
         self._stale.add(old.untyped_storage().data_ptr())
 
     def _apply(self, op: str, function: Any, leaves: list[Any], form: Form) -> Any:
+        tracked = self._tracked
         operands = tuple(
-            place
-            for place, leaf in enumerate(leaves)
-            if id(leaf) in self._tracked and leaf.is_floating_point()
+            [
+                place
+                for place, leaf in enumerate(leaves)
+                if id(leaf) in tracked and leaf.is_floating_point()
+            ]
         )
         if op not in STRUCTURAL:
             self.last = op

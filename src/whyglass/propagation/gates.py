@@ -10,7 +10,6 @@ from torch import Tensor
 
 from whyglass.baseline import Baseline
 from whyglass.checks import not_flat
-from whyglass.inputs import Leaves, explained
 from whyglass.method import Attribution, Method
 from whyglass.propagation.engine import Call, Propagation, Rule, Table, visible
 from whyglass.propagation.operations import GATES
@@ -61,16 +60,6 @@ def deconvolved(call: Call) -> Tensor:
     return _Positive.apply(x, y)
 
 
-class _Pass(Propagation):
-    def begin(self, leaves: Leaves) -> None:
-        for leaf in leaves:
-            if explained(leaf):
-                self.track(leaf, None)
-
-    def end(self, scores: Tensor) -> Tensor:
-        return scores
-
-
 @dataclass(frozen=True, kw_only=True)
 class GatedMethod(Method):
     """Abstract: the gradient with another backward pass through every gating nonlinearity.
@@ -89,10 +78,10 @@ class GatedMethod(Method):
         table = Table(
             None, None, by_name=dict.fromkeys(GATES, type(self).gate), decompose=False, total=True
         )
-        passes: list[_Pass] = []
+        passes: list[Propagation] = []
 
-        def around(_piece: slice, _rows: Rows) -> _Pass:
-            passes.append(_Pass(table, shadows=False))
+        def around(_piece: slice, _rows: Rows) -> Propagation:
+            passes.append(Propagation(table, shadows=False))
             return passes[-1]
 
         scorer.interception = around

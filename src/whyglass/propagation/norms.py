@@ -25,11 +25,29 @@ def _channels(weight: Tensor | None, x: Tensor) -> Tensor:
     return x if weight is None else x * weight.detach().reshape(1, -1, *[1] * (x.dim() - 2))
 
 
+class _LayerNorm(torch.autograd.Function):
+    """torch's own layer norm without a bias; backwards the spread is a constant."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, shape: tuple[int, ...], weight: Tensor, eps: float) -> Tensor:
+        y, _, per_spread = torch.native_layer_norm(x, shape, weight, None, eps)
+        ctx.save_for_backward(weight, per_spread)
+        ctx.axes = tuple(range(-len(shape), 0))
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        weight, per_spread = ctx.saved_tensors
+        found = gradients[0] * per_spread
+        found = found if weight is None else found.mul_(weight)
+        return found.sub_(found.mean(ctx.axes, keepdim=True)), None, None, None
+
+
 def _layer_norm(call: Call, x: Tensor) -> Tensor:
     given = _given(call, ("input", "normalized_shape", "weight", "bias", "eps"))
-    axes = tuple(range(-len(tuple(given["normalized_shape"])), 0))
-    found = _standardised(x, axes, given.get("eps", 1e-5))
-    return found if given.get("weight") is None else found * given["weight"].detach()
+    weight, shape = given.get("weight"), tuple(given["normalized_shape"])
+    weight = None if weight is None else weight.detach()
+    return _LayerNorm.apply(x, shape, weight, given.get("eps", 1e-5))
 
 
 def _rms_norm(call: Call, x: Tensor) -> Tensor:

@@ -53,6 +53,9 @@ GATES = _words(
     "threshold softplus"
 )
 
+# Of several entries one, the largest.
+MAX_POOLS = frozenset(f"{kind}max_pool{d}d" for kind in ("", "adaptive_") for d in (1, 2, 3))
+
 # Answer a question about a tensor: no tensor, or one that has no gradient.
 QUESTIONS = _words(
     "size dim ndim ndimension numel nelement shape stride dtype device layout is_contiguous "

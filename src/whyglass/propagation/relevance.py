@@ -23,12 +23,11 @@ import torch
 from torch import Tensor
 
 from whyglass.errors import BadInput
-from whyglass.inputs import Leaves, explained
 from whyglass.propagation.composites import SUMS, Composite
 from whyglass.propagation.engine import Call, Policy, Propagation, Table
 from whyglass.propagation.lrp_rules import Gamma, Rule
 from whyglass.propagation.norms import NORMS
-from whyglass.propagation.operations import ADDITIVE, STRUCTURAL
+from whyglass.propagation.operations import ADDITIVE, MAX_POOLS, STRUCTURAL
 from whyglass.propagation.steps import FirstOrder, Kept, Passed, Seed, Step
 from whyglass.propagation.trees import leaves_of
 from whyglass.propagation.weighted import (
@@ -63,7 +62,7 @@ class Relevance(Propagation):
     ) -> None:
         first_order = ("softmax", "log_softmax", "logsumexp")
         adding = ("scatter_add", "index_add", "index_put")
-        winner = ("maximum", "minimum", *_pools("max"))
+        winner = ("maximum", "minimum", *MAX_POOLS)
         table = Table(
             elementwise=self._hand_over,
             bilinear=self._split,
@@ -89,12 +88,6 @@ class Relevance(Propagation):
         self.steps: list[Step] = []
         self.absorbed: dict[str, float] = {}
         self.seeded = 0.0
-
-    def begin(self, leaves: Leaves) -> None:
-        """Follow the leaves."""
-        for leaf in leaves:
-            if explained(leaf):
-                self.track(leaf, None)
 
     def end(self, scores: Tensor) -> Tensor:
         """Relevance begins as the score."""
@@ -279,7 +272,3 @@ class Relevance(Propagation):
         if before in self.steps:
             self.steps.remove(before)
         return self._hang(joined)
-
-
-def _pools(kind: str) -> list[str]:
-    return [f"{prefix}{kind}_pool{d}d" for prefix in ("", "adaptive_") for d in (1, 2, 3)]

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from torch import Tensor
 
 from whyglass.baseline import Baseline
 from whyglass.checks import Check, completeness_gap, worst_target
-from whyglass.inputs import flat_sum
+from whyglass.inputs import flat_sum, times
 from whyglass.method import Attribution, Method
+from whyglass.propagation.coefficients import Coefficients, fits
 from whyglass.propagation.composites import Composite, composite
-from whyglass.propagation.engine import Policy, layers_of, one_of, visible
+from whyglass.propagation.engine import Policy, Propagation, layers_of, one_of, visible
 from whyglass.propagation.lrp_rules import Rule
 from whyglass.propagation.relevance import Bias, Products, Relevance
 from whyglass.scorer import Rows, Scorer
 
+P = TypeVar("P", bound=Propagation)
 TOLERANCE = 0.01
 MOST = 100.0
 TOLD = 5
@@ -49,33 +51,46 @@ class RelevanceMethod(Method):
         one_of("unsupported", self.unsupported, Policy)
 
     def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
-        passes = self.intercept(scorer)
+        rules = composite(self.rule)
+        by_gradient = self.bias == "share" and fits(rules)
+        passes = self._by_gradient(scorer, rules) if by_gradient else self.intercept(scorer)
         here = scorer.at_inputs(gradient=True)
         scorer.interception = None
+        values = here.gradients
+        if by_gradient:
+            values = times(values, here.points, scorer.many)
         return Attribution(
-            here.gradients,
+            values,
             here.scores,
-            checks=(
-                conservation(here.gradients, here.scores),
-                cancellation(here.gradients, here.scores),
-            ),
+            checks=(conservation(values, here.scores), cancellation(values, here.scores)),
             notes=_notes(passes),
         )
 
-    def intercept(self, scorer: Scorer, keep: bool = False) -> list[Relevance]:
+    def _by_gradient(self, scorer: Scorer, rules: Composite) -> Sequence[Propagation]:
+        """The scorer's gradients become relevance over value."""
+        layers = layers_of(scorer.model)
+        return _around(scorer, lambda: Coefficients(rules, self.products, self.unsupported, layers))
+
+    def intercept(self, scorer: Scorer, keep: bool = False) -> Sequence[Relevance]:
         """From here on the scorer's gradients are relevances; the list fills with its passes."""
-        visible(scorer.model)
         rules, layers = composite(self.rule), layers_of(scorer.model)
-        passes: list[Relevance] = []
+        return _around(
+            scorer,
+            lambda: Relevance(rules, self.bias, self.products, self.unsupported, layers, keep),
+        )
 
-        def around(_piece: slice, _rows: Rows) -> Relevance:
-            passes.append(
-                Relevance(rules, self.bias, self.products, self.unsupported, layers, keep)
-            )
-            return passes[-1]
 
-        scorer.interception = around
-        return passes
+def _around(scorer: Scorer, make: Callable[[], P]) -> Sequence[P]:
+    """A new pass around each forward pass of the scorer: the list that they fill."""
+    visible(scorer.model)
+    passes: list[P] = []
+
+    def around(_piece: slice, _rows: Rows) -> P:
+        passes.append(make())
+        return passes[-1]
+
+    scorer.interception = around
+    return passes
 
 
 def conservation(values: Sequence[Tensor], score: Tensor) -> Check:
@@ -105,17 +120,18 @@ def cancellation(values: Sequence[Tensor], score: Tensor) -> Check:
     return Check("cancellation", worst, MOST, verdict, text, rows)
 
 
-def _notes(passes: Sequence[Relevance]) -> list[str]:
-    seeded = sum(made.seeded for made in passes)
+def _notes(passes: Sequence[Propagation]) -> list[str]:
+    told = [made for made in passes if isinstance(made, Relevance)]
+    seeded = sum(made.seeded for made in told)
     absorbed: dict[str, float] = {}
-    for made in passes:
-        for name, lost in made.absorbed.items():
-            absorbed[name] = absorbed.get(name, 0.0) + lost
+    for made in told:
+        for name, part in made.absorbed.items():
+            absorbed[name] = absorbed.get(name, 0.0) + part
     order = sorted(absorbed, key=lambda name: -abs(absorbed[name]))[:TOLD]
     shares = [(name, absorbed[name] / seeded) for name in order if seeded]
-    told = [f"{name} {share:.1%}" for name, share in shares if abs(share) >= 5e-4]
+    lost = [f"{name} {share:.1%}" for name, share in shares if abs(share) >= 5e-4]
     accepted = sorted({op for made in passes for op in made.accepted})
-    notes = [f"did not pass all of the relevance: {', '.join(told)}"] if told else []
+    notes = [f"did not pass all of the relevance: {', '.join(lost)}"] if lost else []
     if accepted:
         notes.append(f"passed by their first order: {', '.join(accepted)}")
     return notes
