@@ -7,6 +7,7 @@ equation 3, is torch's backward pass.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from whyglass.propagation.engine import Call, derivative
-from whyglass.propagation.weighted import scaled, unbiased, weight_place
+from whyglass.propagation.weighted import along, norm_as_affine, scaled, unbiased, weight_place
 
 PIECEWISE = frozenset({"relu", "relu6", "hardtanh", "leaky_relu", "threshold", "clamp", "abs"})
 # Below this share of its size a difference is rounding, and the slope there the derivative.
@@ -54,11 +55,34 @@ def _mean_slope(call: Call, x: Tensor, before: Tensor, y: Tensor) -> Tensor:
         return CLOSED[call.op](x, before, y, call.at_baseline)
     step = x - before
     slope = (y - call.at_baseline).div_(step)
-    near = _same(call, x, before, step)
+    if call.op in PIECEWISE:
+        return _without_gaps(call, x, slope)
+    # Masks of minus infinity are equal and have no difference.
+    size = torch.maximum(x.abs(), before.abs())
+    near = (x == before) | (step.abs() <= SAME.get(x.dtype, 1e-6) * size)
     if not near.any():
         return slope
     # A square root at zero has no slope; without a change it needs none.
     return torch.where(near, derivative(call).nan_to_num(0.0, 0.0, 0.0), slope)
+
+
+def _without_gaps(call: Call, x: Tensor, slope: Tensor) -> Tensor:
+    """On straight pieces a slope is right but where there is no difference: there 0 / 0."""
+    if math.isfinite(slope.sum()):
+        return slope
+    gaps = slope.isfinite().logical_not_()
+    if any(isinstance(leaf, Tensor) and leaf is not x for leaf in call.leaves[1:]):
+        return torch.where(gaps, derivative(call), slope)
+    slope[gaps] = derivative(call, x[gaps]).nan_to_num(0.0, 0.0, 0.0)
+    return slope
+
+
+def batch_norm(call: Call) -> Tensor:
+    """A scale and a shift a channel: the multipliers times the scale."""
+    x = call.leaves[call.operands[0]]
+    with torch.no_grad():
+        y = call.run()
+    return _Scaled.apply(x, y, along(norm_as_affine(call)[0], y))
 
 
 @dataclass(frozen=True)
@@ -132,15 +156,6 @@ def reveal_cancel(call: Call, source: Sum) -> Tensor:
             slopes.append(slope)
     cancelled = _Cancelled(parts, ways, (slopes[0], slopes[1]))
     return _Apart.apply(u, y, cancelled)
-
-
-def _same(call: Call, x: Tensor, before: Tensor, step: Tensor) -> Tensor:
-    """Where a difference is rounding: none but zero is where the function has straight pieces only."""
-    # Masks of minus infinity are equal and have no difference.
-    equal = x == before
-    if call.op in PIECEWISE:
-        return equal
-    return equal | (step.abs() <= SAME.get(x.dtype, 1e-6) * torch.maximum(x.abs(), before.abs()))
 
 
 def _square_root(x: Tensor, x0: Tensor, y: Tensor, y0: Tensor) -> Tensor:
@@ -221,12 +236,109 @@ def logsumexp(call: Call) -> Tensor:
     args, kwargs = call.arguments()
     given = dict(zip(("dim", "keepdim"), args[1:], strict=False)) | kwargs
     with torch.no_grad():
-        y, y0 = (torch.logsumexp(at, given["dim"], keepdim=True) for at in (x.detach(), before))
-        share = torch.exp(torch.maximum(x.detach(), before) - torch.maximum(y, y0))
-        weights = share * _falling((x.detach() - before).abs()) / _falling((y - y0).abs())
-        weights = torch.where(share == 0, 0.0, weights)
+        y = torch.logsumexp(x, given["dim"], keepdim=True)
+        weights, _ = _log_sum_weights(x.detach(), before, given["dim"])
     found = _Scaled.apply(x, y, weights)
     return found if given.get("keepdim") else found.squeeze(given["dim"])
+
+
+class _Softmax(torch.autograd.Function):
+    """y as it is; backwards the rules of y = exp(x - log sum exp x), whose slopes are given."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, dim: int, slope: Tensor, weights: Tensor) -> Tensor:
+        ctx.save_for_backward(slope, weights)
+        ctx.dim = dim
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *multipliers: Tensor) -> tuple[Tensor | None, ...]:
+        slope, weights = ctx.saved_tensors
+        found = multipliers[0] * slope
+        return found - weights * found.sum(ctx.dim, keepdim=True), None, None, None, None
+
+
+def softmax(call: Call) -> Tensor:
+    """y = exp(x - log sum exp x), by the Rescale rule of exp and `logsumexp`'s."""
+    place = call.operands[0]
+    x, before = call.leaves[place], call.baseline_leaves[place]
+    args, kwargs = call.arguments()
+    dim = args[1] if len(args) > 1 else kwargs["dim"]
+    with torch.no_grad():
+        y, y0 = call.run(), call.at_baseline
+        x, before = x.to(y.dtype), before.to(y.dtype)
+        weights, change = _log_sum_weights(x.detach(), before, dim)
+        largest = torch.maximum(y, y0)
+        slope = largest * _falling((x.detach() - before - change).abs())
+        slope = torch.where(largest == 0, 0.0, slope)
+    return _Softmax.apply(call.leaves[place].to(y.dtype), y, dim, slope, weights)
+
+
+def _log_sum_weights(x: Tensor, before: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """The multipliers of log sum exp, and its change with the axis kept."""
+    y, y0 = (torch.logsumexp(at, dim, keepdim=True) for at in (x, before))
+    share = torch.exp(torch.maximum(x, before) - torch.maximum(y, y0))
+    weights = share * _falling((x - before).abs()) / _falling((y - y0).abs())
+    return torch.where(share == 0, 0.0, weights), y - y0
+
+
+class _Normed(torch.autograd.Function):
+    """y as it is; backwards the rules of y = n w + b, n = c / s, s^2 = mean c^2 + eps.
+
+    With the quotient's, the square root's and the square's mean slopes, g = m w and t = s + s',
+    m_c = (2 g - (c + c') / N sum_i g_i (n + n')_i / t) / t.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, given: _Spread) -> Tensor:
+        ctx.given = given
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *multipliers: Tensor) -> tuple[Tensor, None, None]:
+        given: _Spread = ctx.given
+        g = multipliers[0] if given.weight is None else multipliers[0] * given.weight
+        pull = (g * given.values).sum(given.axes, keepdim=True).div_(given.spread)
+        found = torch.addcmul(g * 2, pull, given.centred, value=-1).div_(given.spread)
+        if given.centring:
+            found = found.sub_(found.mean(given.axes, keepdim=True))
+        return found, None, None
+
+
+@dataclass(frozen=True)
+class _Spread:
+    """Of a norm at both ends: n + n', (c + c') / N and s + s'."""
+
+    axes: tuple[int, ...]
+    weight: Tensor | None
+    values: Tensor
+    centred: Tensor
+    spread: Tensor
+    centring: bool
+
+
+def norm(call: Call) -> Tensor:
+    """Layer and RMS norm by the rules of the operations they are made of, in closed form."""
+    place = call.operands[0]
+    centring = call.op == "layer_norm"
+    names = ("input", "normalized_shape", "weight", *(("bias",) if centring else ()), "eps")
+    args, kwargs = call.arguments()
+    given = dict(zip(names, args, strict=False)) | kwargs
+    axes = tuple(range(-len(tuple(given["normalized_shape"])), 0))
+    eps = given.get("eps", 1e-5 if centring else None)
+    with torch.no_grad():
+        y = call.run()
+        ends: list[tuple[Tensor, Tensor]] = []
+        for x in (call.leaves[place], call.baseline_leaves[place]):
+            c = x - x.mean(axes, keepdim=True) if centring else x
+            small = torch.finfo(x.dtype).eps if eps is None else eps
+            ends.append((c, c.square().mean(axes, keepdim=True).add_(small).sqrt_()))
+        (c, s), (c0, s0) = ends
+        count = c.numel() // s.numel()
+        spread = _Spread(
+            axes, given.get("weight"), c / s + c0 / s0, (c + c0).div_(count), s + s0, centring
+        )
+    return _Normed.apply(call.leaves[place], y, spread)
 
 
 class _Routed(torch.autograd.Function):

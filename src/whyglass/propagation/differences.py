@@ -21,6 +21,10 @@ from whyglass.scorer import Rows, Scorer
 NAMED = dict.fromkeys(MAX_POOLS, rules.max_pool) | {
     "logsumexp": rules.logsumexp,
     "quotient": rules.quotient,
+    "softmax": rules.softmax,
+    "layer_norm": rules.norm,
+    "rms_norm": rules.norm,
+    "batch_norm": rules.batch_norm,
 }
 TOLERANCE = 1e-3
 Differences = Literal["rescale", "reveal-cancel", "reveal-cancel-dense"]
