@@ -29,7 +29,7 @@ from whyglass.propagation.operations import MAX_POOLS, STRUCTURAL
 from whyglass.propagation.relevance import AFFINE, GATES, NORMALISERS, Products
 from whyglass.propagation.steps import Kept
 from whyglass.propagation.trees import leaves_of
-from whyglass.propagation.weighted import along, joins, norm_as_affine, weight_place
+from whyglass.propagation.weighted import along, joins, norm_scale, weight_place
 
 # f(x) / x is f'(x).
 HOMOGENEOUS = ("relu", "leaky_relu", "prelu", "rrelu", "abs", "absolute")
@@ -119,8 +119,8 @@ class Coefficients(Propagation):
         )
         super().__init__(table, shadows=False, unsupported=unsupported, layers=layers)
         self._composite, self._products = composite, products
-        self._gates: set[int] = set()
-        self._sums: dict[int, tuple[Call, Rule, Tensor]] = {}
+        self._gates: dict[int, bool] = self.memory()
+        self._sums: dict[int, tuple[Call, Rule, Tensor]] = self.memory()
         # Until there is a gate nobody asks what descends from one.
         self._records = False
 
@@ -131,7 +131,7 @@ class Coefficients(Propagation):
             self._mark(result)
 
     def _mark(self, result: Any) -> None:
-        self._gates.update(map(id, leaves_of(result)))
+        self._gates |= dict.fromkeys(map(id, leaves_of(result)), True)
         self._records = True
 
     def _gate(self, call: Call) -> Tensor:
@@ -160,7 +160,7 @@ class Coefficients(Propagation):
             _, rule, x = before
         with torch.no_grad():
             y = call.run({place: x.detach()})
-        return _Damped.apply(x, y, rule, norm_as_affine(call)[0])
+        return _Damped.apply(x, y, rule, norm_scale(call))
 
     def _split(self, call: Call) -> Tensor:
         """A product of two: to the signal if the other is a gate, else half to each."""

@@ -12,12 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from whyglass.propagation.engine import Call, derivative
-from whyglass.propagation.weighted import along, norm_as_affine, scaled, unbiased, weight_place
+from whyglass.propagation.weighted import along, norm_scale, scaled, unbiased, weight_place
 
 PIECEWISE = frozenset({"relu", "relu6", "hardtanh", "leaky_relu", "threshold", "clamp", "abs"})
 # Below this share of its size a difference is rounding, and the slope there the derivative.
@@ -38,7 +39,26 @@ class _Scaled(torch.autograd.Function):
         return multipliers[0] * slope, None, None
 
 
-def rescale(call: Call) -> Tensor:
+class Scratch:
+    """Memory for one difference at a time: fresh memory costs more than the subtraction."""
+
+    def __init__(self) -> None:
+        self._held = torch.empty(0)
+
+    def difference(self, x: Tensor, before: Tensor) -> Tensor:
+        """x - x', until something else is asked for."""
+        held = self._held
+        if held.dtype != x.dtype or held.device != x.device or held.numel() < x.numel():
+            held = self._held = x.new_empty(x.numel())
+        return torch.sub(x, before, out=held[: x.numel()].view(x.shape))
+
+    def gaps(self, slope: Tensor) -> Tensor:
+        """Where a slope is no number, as a flat mask, until something else is asked for."""
+        flat = slope.flatten()
+        return torch.ne(flat, flat, out=self._held.view(torch.bool)[: flat.numel()])
+
+
+def rescale(call: Call, scratch: Scratch) -> Tensor:
     """Elementwise y = f(x): m_x = m_y (y - y') / (x - x'), the derivative where x = x'.
 
     Shrikumar et al. (2017), section 3.5.2.
@@ -46,17 +66,17 @@ def rescale(call: Call) -> Tensor:
     x, before = call.leaves[call.operands[0]], call.baseline_leaves[call.operands[0]]
     with torch.no_grad():
         y = call.run({call.operands[0]: x.detach()})
-        slope = _mean_slope(call, x.detach(), before, y)
+        slope = _mean_slope(call, x.detach(), before, y, scratch)
     return _Scaled.apply(x, y, slope)
 
 
-def _mean_slope(call: Call, x: Tensor, before: Tensor, y: Tensor) -> Tensor:
+def _mean_slope(call: Call, x: Tensor, before: Tensor, y: Tensor, scratch: Scratch) -> Tensor:
     if call.op in CLOSED:
         return CLOSED[call.op](x, before, y, call.at_baseline)
-    step = x - before
+    step = scratch.difference(x, before)
     slope = (y - call.at_baseline).div_(step)
     if call.op in PIECEWISE:
-        return _without_gaps(call, x, slope)
+        return _without_gaps(call, x, slope, scratch)
     # Masks of minus infinity are equal and have no difference.
     size = torch.maximum(x.abs(), before.abs())
     near = (x == before) | (step.abs() <= SAME.get(x.dtype, 1e-6) * size)
@@ -66,15 +86,23 @@ def _mean_slope(call: Call, x: Tensor, before: Tensor, y: Tensor) -> Tensor:
     return torch.where(near, derivative(call).nan_to_num(0.0, 0.0, 0.0), slope)
 
 
-def _without_gaps(call: Call, x: Tensor, slope: Tensor) -> Tensor:
+def _without_gaps(call: Call, x: Tensor, slope: Tensor, scratch: Scratch) -> Tensor:
     """On straight pieces a slope is right but where there is no difference: there 0 / 0."""
     if math.isfinite(slope.sum()):
         return slope
-    gaps = slope.isfinite().logical_not_()
+    gaps = scratch.gaps(slope)
     if any(isinstance(leaf, Tensor) and leaf is not x for leaf in call.leaves[1:]):
-        return torch.where(gaps, derivative(call), slope)
-    slope[gaps] = derivative(call, x[gaps]).nan_to_num(0.0, 0.0, 0.0)
+        return torch.where(gaps.view(x.shape), derivative(call), slope)
+    places = _places(gaps)
+    slope.view(-1)[places] = derivative(call, x.flatten()[places]).nan_to_num(0.0, 0.0, 0.0)
     return slope
+
+
+def _places(mask: Tensor) -> Tensor:
+    """Where a flat mask is true: on a processor numpy finds them many times faster."""
+    if mask.device.type == "cpu":
+        return torch.from_numpy(np.flatnonzero(mask.numpy()))
+    return mask.nonzero()[:, 0]
 
 
 def batch_norm(call: Call) -> Tensor:
@@ -82,7 +110,7 @@ def batch_norm(call: Call) -> Tensor:
     x = call.leaves[call.operands[0]]
     with torch.no_grad():
         y = call.run()
-    return _Scaled.apply(x, y, along(norm_as_affine(call)[0], y))
+    return _Scaled.apply(x, y, along(norm_scale(call), y))
 
 
 @dataclass(frozen=True)
@@ -184,15 +212,37 @@ class _Moved(torch.autograd.Function):
         return multipliers[0], None
 
 
+class _Product(torch.autograd.Function):
+    """y as it is; backwards the product of matrices with the other one's mean of both ends."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor, y: Tensor, a0: Tensor, b0: Tensor) -> Tensor:
+        ctx.save_for_backward(a, b, a0, b0)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *multipliers: Tensor) -> tuple[Tensor | None, ...]:
+        a, b, a0, b0 = ctx.saved_tensors
+        half = multipliers[0] / 2
+        return half @ (b + b0).mT, (a + a0).mT @ half, None, None, None
+
+
 def product(call: Call) -> Tensor:
     """Bilinear y = f(a, b): each operand's multiplier is f with the other's mean of both ends.
 
     f(a, b) - f(a', b') = f(a - a', (b + b') / 2) + f((a + a') / 2, b - b'): the Shapley value of two
     players, of which one is a and the other b. Both are the gradient of f at the means.
     """
-    means: dict[int, Tensor] = {}
     with torch.no_grad():
         value = call.run()
+    pairs = [(call.leaves[place], call.baseline_leaves[place]) for place in call.operands]
+    shapes = [pair[0].shape for pair in pairs]
+    matrices = call.op in {"matmul", "bmm"} and min(map(len, shapes)) >= 2
+    if matrices and shapes[0][:-2] == shapes[1][:-2]:
+        (a, a0), (b, b0) = pairs
+        return _Product.apply(a, b, value, a0, b0)
+    means: dict[int, Tensor] = {}
+    with torch.no_grad():
         halfway = {p: (call.leaves[p] + call.baseline_leaves[p]) / 2 for p in call.operands}
     for place, middle in halfway.items():
         means[place] = _Moved.apply(call.leaves[place], middle)
@@ -221,7 +271,8 @@ def quotient(call: Call) -> Tensor:
 
 def _falling(d: Tensor) -> Tensor:
     """(1 - exp(-d)) / d for d >= 0, which is 1 at zero."""
-    return torch.where(d == 0, 1.0, -torch.expm1(-d) / d)
+    d = d.clamp_min(torch.finfo(d.dtype).tiny)
+    return torch.expm1(-d).div_(d).neg_()
 
 
 def logsumexp(call: Call) -> Tensor:

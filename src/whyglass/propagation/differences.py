@@ -15,7 +15,7 @@ from whyglass.method import Attribution, Axiom, Method
 from whyglass.propagation import deeplift_rules as rules
 from whyglass.propagation.engine import Call, Policy, Propagation, Table, one_of, visible
 from whyglass.propagation.operations import MAX_POOLS
-from whyglass.propagation.weighted import joins, norm_as_affine, weight_place
+from whyglass.propagation.weighted import joins, norm_scale, weight_place
 from whyglass.scorer import Rows, Scorer
 
 NAMED = dict.fromkeys(MAX_POOLS, rules.max_pool) | {
@@ -34,14 +34,16 @@ class Pass(Propagation):
     """A forward pass at the inputs and, beside it, at the baseline."""
 
     def __init__(self, starts: Leaves, rule: Differences, unsupported: Policy) -> None:
+        self._scratch = rules.Scratch()
         table = Table(
-            rules.rescale if rule == "rescale" else self._reveal_cancel,
+            self._rescale if rule == "rescale" else self._reveal_cancel,
             rules.product,
             by_name=NAMED,
         )
         super().__init__(table, shadows=True, unsupported=unsupported)
         self._starts, self._rule = starts, rule
-        self._sums: dict[int, rules.Sum] = {}
+        self._records = rule != "rescale"
+        self._sums: dict[int, rules.Sum] = self.memory()
         self.start_scores: Tensor | None = None
 
     def begin(self, leaves: Leaves) -> None:
@@ -57,12 +59,10 @@ class Pass(Propagation):
 
     def made(self, call: Call, result: Any) -> None:
         """Remember weighted sums, for the rule that looks at their terms."""
-        if self._rule == "rescale":
-            return
         if call.op == "batch_norm":
             before = self._sums.get(id(call.leaves[call.operands[0]]))
             if before is not None and before.scale is None and joins(before.call):
-                self._sums[id(result)] = rules.Sum(before.call, norm_as_affine(call)[0])
+                self._sums[id(result)] = rules.Sum(before.call, norm_scale(call))
         elif weight_place(call) is not None and (
             self._rule == "reveal-cancel" or not call.op.startswith("conv")
         ):
@@ -70,7 +70,10 @@ class Pass(Propagation):
 
     def _reveal_cancel(self, call: Call) -> Tensor:
         source = self._sums.get(id(call.leaves[call.operands[0]]))
-        return rules.rescale(call) if source is None else rules.reveal_cancel(call, source)
+        return self._rescale(call) if source is None else rules.reveal_cancel(call, source)
+
+    def _rescale(self, call: Call) -> Tensor:
+        return rules.rescale(call, self._scratch)
 
 
 def propagate(

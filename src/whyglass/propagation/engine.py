@@ -14,6 +14,7 @@ decomposition, under the same mode.
 from __future__ import annotations
 
 import sys
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -161,11 +162,13 @@ class Propagation(TorchFunctionMode):
         super().__init__()
         self._table, self._shadows, self._unsupported = table, shadows, unsupported
         self._layers, self._layer = layers or {}, ""
-        self._tracked: dict[int, tuple[Tensor, Tensor | None]] = {}
+        self._memories: list[dict[int, Any]] = []
+        self._tracked: dict[int, tuple[_Ref, Tensor | None]] = self.memory()
+        self._forget = _forgetter(weakref.ref(self))
         self._replaced: dict[int, tuple[Tensor, Tensor]] = {}
         self._stale: set[int] = set()
         # Whether operations without a rule are told of, too, and questions looked at.
-        self._records = shadows or type(self).made is not Propagation.made
+        self._records = type(self).made is not Propagation.made
         self._listens = shadows or type(self)._ask is not Propagation._ask
         self.met: set[str] = set()
         self.last = ""
@@ -183,7 +186,19 @@ class Propagation(TorchFunctionMode):
 
     def track(self, tensor: Tensor, at_baseline: Tensor | None) -> None:
         """From here on follow this tensor, which is the other one at the baseline."""
-        self._tracked[id(tensor)] = (tensor, at_baseline)
+        reference = _Ref(tensor, self._forget)
+        reference.key = id(tensor)
+        self._tracked[id(tensor)] = (reference, at_baseline)
+
+    def memory(self) -> dict[int, Any]:
+        """What is to be known of tensors by their id: entries go when the tensor does.
+
+        A pass holds no tensor that the network itself has done with: memory used again is much faster
+        than fresh memory.
+        """
+        made: dict[int, Any] = {}
+        self._memories.append(made)
+        return made
 
     def at_baseline(self, value: Any) -> Any:
         """A tensor, or a structure of them, at the baseline; untracked ones are the same there."""
@@ -275,7 +290,12 @@ class Propagation(TorchFunctionMode):
         if rule is None and not self._records:
             args, kwargs = unpacked(leaves, form)
             result = function(*args, **kwargs)
-            self._follow(result, None)
+            if not self._shadows:
+                self._follow(result, None)
+                return result
+            args, kwargs = unpacked([self._one_at_baseline(leaf) for leaf in leaves], form)
+            with torch.no_grad():
+                self._follow(result, function(*args, **kwargs))
             return result
         beside = tuple(map(self._one_at_baseline, leaves)) if self._shadows else ()
         layer = self._layer_of(leaves)
@@ -297,8 +317,8 @@ class Propagation(TorchFunctionMode):
         return next(filter(None, found), self._layer)
 
     def _follow(self, result: Any, at_baseline: Any) -> None:
-        if isinstance(result, Tensor) and not self._shadows:
-            self._tracked[id(result)] = (result, None)
+        if isinstance(result, Tensor) and (not self._shadows or result.is_floating_point()):
+            self.track(result, at_baseline)
             return
         made = leaves_of(result)
         beside = leaves_of(at_baseline) if self._shadows else [None] * len(made)
@@ -346,6 +366,23 @@ class Propagation(TorchFunctionMode):
             f"operation {op!r} {why} this method cannot pass through it; called at {_caller()}. Ways "
             f"out: {self.ways_out}"
         )
+
+
+class _Ref(weakref.ref[Tensor]):
+    """A reference that does not keep its tensor, and remembers the id."""
+
+    __slots__ = ("key",)
+    key: int
+
+
+def _forgetter(owner: weakref.ref[Propagation]) -> Callable[[_Ref], None]:
+    def forget(gone: _Ref) -> None:
+        propagation = owner()
+        if propagation is not None:
+            for memory in propagation._memories:  # pyright: ignore[reportPrivateUsage]  its own
+                memory.pop(gone.key, None)
+
+    return forget
 
 
 def layers_of(model: Callable[..., Any]) -> dict[int, str]:

@@ -71,7 +71,7 @@ class Moments(Propagation):
     def __init__(self, rules: Mapping[str, Rule]) -> None:
         super().__init__(Table(None, None, decompose=False), shadows=False)
         self._rules = rules
-        self._spreads: dict[int, Spread] = {}
+        self._spreads: dict[int, Spread] = self.memory()
 
     def start(self, mean: Tensor, spread: Spread) -> None:
         """From here on follow this mean."""

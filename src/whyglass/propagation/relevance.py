@@ -34,7 +34,8 @@ from whyglass.propagation.weighted import (
     along,
     bias_of,
     joins,
-    norm_as_affine,
+    norm_scale,
+    norm_shift,
     unbiased,
     weight_place,
 )
@@ -81,9 +82,9 @@ class Relevance(Propagation):
         )
         super().__init__(table, shadows=False, unsupported=unsupported, layers=layers)
         self._composite, self._bias, self._products, self._keep = composite, bias, products, keep
-        self._depth: dict[int, int] = {}
-        self._gates: set[int] = set()
-        self._made: dict[int, Step] = {}
+        self._depth: dict[int, int] = self.memory()
+        self._gates: dict[int, bool] = self.memory()
+        self._made: dict[int, Step] = self.memory()
         self._deepest = 1
         self.steps: list[Step] = []
         self.absorbed: dict[str, float] = {}
@@ -113,7 +114,7 @@ class Relevance(Propagation):
         for tensor in made:
             self._depth[id(tensor)] = depth
             if gate:
-                self._gates.add(id(tensor))
+                self._gates[id(tensor)] = True
 
     def rule(self, step: Step) -> Rule:
         """The rule of a step: known once the whole network has run."""
@@ -255,7 +256,8 @@ class Relevance(Propagation):
         with torch.no_grad():
             y = call.run({place: x.detach()})
         before = self._made.get(id(x))
-        scale, shift = norm_as_affine(call)
+        scale = norm_scale(call)
+        shift = norm_shift(call, scale)
         if before is None or before.weight is None or not joins(before.call):
             if self._bias == "ignore":
                 return Kept.apply(x, y)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,25 +62,30 @@ def scaled(weight: Tensor, scale: Tensor | None) -> Tensor:
     return weight if scale is None else weight * scale.reshape(-1, *[1] * (weight.dim() - 1))
 
 
-def norm_as_affine(call: Call) -> tuple[Tensor, Tensor]:
-    """Scale and shift of a batch norm by running statistics, a number a channel each."""
+NORM = (
+    "input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps",
+)  # fmt: skip
+
+
+def _norm(call: Call) -> dict[str, Any]:
     args, kwargs = call.arguments()
-    names = (
-        "input",
-        "running_mean",
-        "running_var",
-        "weight",
-        "bias",
-        "training",
-        "momentum",
-        "eps",
-    )
-    given = dict(zip(names, args, strict=False)) | kwargs
-    weight, bias = given.get("weight"), given.get("bias")
+    return dict(zip(NORM, args, strict=False)) | kwargs
+
+
+def norm_scale(call: Call) -> Tensor:
+    """Scale of a batch norm by running statistics, a number a channel."""
+    given = _norm(call)
     with torch.no_grad():
         scale = torch.rsqrt(given["running_var"] + given.get("eps", 1e-5))
-        scale = scale if weight is None else scale * weight
-        return scale, (0 if bias is None else bias) - given["running_mean"] * scale
+        return scale if given.get("weight") is None else scale.mul_(given["weight"])
+
+
+def norm_shift(call: Call, scale: Tensor) -> Tensor:
+    """What such a batch norm with this scale adds."""
+    given = _norm(call)
+    bias = given.get("bias")
+    with torch.no_grad():
+        return (0 if bias is None else bias) - given["running_mean"] * scale
 
 
 def joins(call: Call) -> bool:
