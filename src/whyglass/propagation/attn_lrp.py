@@ -5,6 +5,8 @@ from typing import ClassVar
 
 from whyglass.method import Axiom
 from whyglass.paper import Paper
+from whyglass.propagation.composites import Composite
+from whyglass.propagation.lrp_rules import Rule
 from whyglass.propagation.relevance import Products
 from whyglass.propagation.relevance_method import RelevanceMethod
 
@@ -17,9 +19,10 @@ class AttnLRP(RelevanceMethod):
         R_A = A \odot \frac{R}{2 A V} V^T, \; R_V \text{ likewise}
 
     In a layer norm the spread counts as a constant, functions of one number pass relevance unchanged,
-    linear layers follow `rule`. For a vision transformer rule="gamma" gives less noise. Explain tokens
-    at= the embedding, and sum the values over its last axis. Units: score. Source: Achtibat et al.
-    (2024), equations 8 to 15.
+    linear layers follow `rule`: LRP-0, for which a changed gradient is enough and no denominator has to
+    be kept from zero. For a vision transformer rule="gamma" gives less noise. Explain tokens at= the
+    embedding, and sum the values over its last axis. Units: score. Source: Achtibat et al. (2024),
+    equations 8 to 15.
 
     >>> import torch, whyglass
     >>> x = torch.tensor([[[1.0, 0.0], [0.0, 2.0]]])
@@ -27,6 +30,8 @@ class AttnLRP(RelevanceMethod):
     >>> whyglass.AttnLRP()(attend, x).values.sum(-1)
     tensor([[0.2762, 1.2863]])
     """
+
+    rule: str | Rule | Composite = "zero"
 
     name: ClassVar[str] = "attn-lrp"
     shows: ClassVar[str] = "How much of the score each token carries, attention's choice included."

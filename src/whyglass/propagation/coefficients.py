@@ -24,7 +24,7 @@ from torch import Tensor
 from whyglass.propagation.composites import Composite
 from whyglass.propagation.engine import Call, Policy, Propagation, Table
 from whyglass.propagation.lrp_rules import Epsilon, Gamma, Rule, Zero
-from whyglass.propagation.norms import NORMS
+from whyglass.propagation.norms import NORMS, layer_norm
 from whyglass.propagation.operations import MAX_POOLS, STRUCTURAL
 from whyglass.propagation.relevance import AFFINE, GATES, NORMALISERS, Products
 from whyglass.propagation.steps import Kept
@@ -208,6 +208,9 @@ def _over_input(call: Call) -> Tensor:
 
 def _norm(call: Call) -> Tensor:
     """A linear map and a bias, once the spread is a constant."""
+    x = call.leaves[call.operands[0]]
+    if call.op == "layer_norm":
+        return layer_norm(call, x, call.argument(3, "bias"))
     with torch.no_grad():
         y = call.run()
-    return Kept.apply(NORMS[call.op](call, call.leaves[call.operands[0]]), y)
+    return Kept.apply(NORMS[call.op](call, x), y)

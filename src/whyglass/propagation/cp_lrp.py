@@ -5,6 +5,8 @@ from typing import ClassVar
 
 from whyglass.method import Axiom
 from whyglass.paper import Paper
+from whyglass.propagation.composites import Composite
+from whyglass.propagation.lrp_rules import Rule
 from whyglass.propagation.relevance_method import RelevanceMethod
 
 
@@ -24,6 +26,8 @@ class CPLRP(RelevanceMethod):
     >>> whyglass.CPLRP()(attend, x).values.sum(-1)
     tensor([[0.7490, 2.5019]])
     """
+
+    rule: str | Rule | Composite = "zero"
 
     name: ClassVar[str] = "cp-lrp"
     shows: ClassVar[str] = "How much of the score each token brings, attention taken as given."

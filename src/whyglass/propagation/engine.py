@@ -49,7 +49,7 @@ def one_of(name: str, value: object, kind: Any) -> None:
         raise BadInput(f"{name} must be one of {', '.join(map(repr, words))}, not {value!r}")
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Call:
     """One operation on tracked tensors: what a rule is given.
 

@@ -26,11 +26,13 @@ def _channels(weight: Tensor | None, x: Tensor) -> Tensor:
 
 
 class _LayerNorm(torch.autograd.Function):
-    """torch's own layer norm without a bias; backwards the spread is a constant."""
+    """torch's own layer norm; backwards the spread is a constant."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, shape: tuple[int, ...], weight: Tensor, eps: float) -> Tensor:
-        y, _, per_spread = torch.native_layer_norm(x, shape, weight, None, eps)
+    def forward(
+        ctx: Any, x: Tensor, shape: tuple[int, ...], weight: Any, bias: Any, eps: float
+    ) -> Tensor:
+        y, _, per_spread = torch.native_layer_norm(x, shape, weight, bias, eps)
         ctx.save_for_backward(weight, per_spread)
         ctx.axes = tuple(range(-len(shape), 0))
         return y
@@ -40,14 +42,15 @@ class _LayerNorm(torch.autograd.Function):
         weight, per_spread = ctx.saved_tensors
         found = gradients[0] * per_spread
         found = found if weight is None else found.mul_(weight)
-        return found.sub_(found.mean(ctx.axes, keepdim=True)), None, None, None
+        return found.sub_(found.mean(ctx.axes, keepdim=True)), None, None, None, None
 
 
-def _layer_norm(call: Call, x: Tensor) -> Tensor:
+def layer_norm(call: Call, x: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Layer norm with the spread a constant, and another bias than its own."""
     given = _given(call, ("input", "normalized_shape", "weight", "bias", "eps"))
     weight, shape = given.get("weight"), tuple(given["normalized_shape"])
-    weight = None if weight is None else weight.detach()
-    return _LayerNorm.apply(x, shape, weight, given.get("eps", 1e-5))
+    weight, bias = (None if part is None else part.detach() for part in (weight, bias))
+    return _LayerNorm.apply(x, shape, weight, bias, given.get("eps", 1e-5))
 
 
 def _rms_norm(call: Call, x: Tensor) -> Tensor:
@@ -78,7 +81,7 @@ def _instance_norm(call: Call, x: Tensor) -> Tensor:
 
 
 NORMS: dict[str, Callable[[Call, Tensor], Tensor]] = {
-    "layer_norm": _layer_norm,
+    "layer_norm": layer_norm,
     "rms_norm": _rms_norm,
     "group_norm": _group_norm,
     "instance_norm": _instance_norm,

@@ -68,7 +68,8 @@ class RelevanceMethod(Method):
 
     def _by_gradient(self, scorer: Scorer, rules: Composite) -> Sequence[Propagation]:
         """The scorer's gradients become relevance over value."""
-        layers = layers_of(scorer.model)
+        by_name = any(clause.layers for clause in rules.clauses)
+        layers = layers_of(scorer.model) if by_name else {}
         return _around(scorer, lambda: Coefficients(rules, self.products, self.unsupported, layers))
 
     def intercept(self, scorer: Scorer, keep: bool = False) -> Sequence[Relevance]:
