@@ -22,12 +22,11 @@ import torch
 from torch import Tensor
 
 from whyglass.propagation.composites import Composite
-from whyglass.propagation.engine import Call, Policy, Propagation, Table
+from whyglass.propagation.engine import Call, Kept, Policy, Propagation, Table
 from whyglass.propagation.lrp_rules import Epsilon, Gamma, Rule, Zero
 from whyglass.propagation.norms import NORMS, layer_norm
 from whyglass.propagation.operations import MAX_POOLS, STRUCTURAL
 from whyglass.propagation.relevance import AFFINE, GATES, NORMALISERS, Products
-from whyglass.propagation.steps import Kept
 from whyglass.propagation.trees import leaves_of
 from whyglass.propagation.weighted import along, joins, norm_scale, weight_place
 

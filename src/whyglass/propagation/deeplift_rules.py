@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from whyglass.propagation.engine import Call, derivative
+from whyglass.propagation.engine import Call, Kept, derivative
 from whyglass.propagation.weighted import along, norm_scale, scaled, unbiased, weight_place
 
 PIECEWISE = frozenset({"relu", "relu6", "hardtanh", "leaky_relu", "threshold", "clamp", "abs"})
@@ -200,18 +200,6 @@ CLOSED: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
 }
 
 
-class _Moved(torch.autograd.Function):
-    """Another value in the same place of the graph."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, value: Tensor) -> Tensor:
-        return value.view_as(value)
-
-    @staticmethod
-    def backward(ctx: Any, *multipliers: Tensor) -> tuple[Tensor, None]:
-        return multipliers[0], None
-
-
 class _Product(torch.autograd.Function):
     """y as it is; backwards the product of matrices with the other one's mean of both ends."""
 
@@ -245,8 +233,8 @@ def product(call: Call) -> Tensor:
     with torch.no_grad():
         halfway = {p: (call.leaves[p] + call.baseline_leaves[p]) / 2 for p in call.operands}
     for place, middle in halfway.items():
-        means[place] = _Moved.apply(call.leaves[place], middle)
-    return _Moved.apply(call.run(means), value)
+        means[place] = Kept.apply(call.leaves[place], middle)
+    return Kept.apply(call.run(means), value)
 
 
 def quotient(call: Call) -> Tensor:
@@ -266,7 +254,7 @@ def quotient(call: Call) -> Tensor:
             per_b = torch.where(same, per_b, -(a + a0) / (2 * b * b0))
     parts = [call.leaves[place] * (per_a, per_b)[place] for place in call.operands]
     total = parts[0] if len(parts) == 1 else parts[0] + parts[1]
-    return _Moved.apply(total.expand_as(y), y)
+    return Kept.apply(total.expand_as(y), y)
 
 
 def _falling(d: Tensor) -> Tensor:

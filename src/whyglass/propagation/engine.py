@@ -105,6 +105,18 @@ def derivative(call: Call, at: Tensor | None = None) -> Tensor:
     return slope
 
 
+class Kept(torch.autograd.Function):
+    """Another value in the same place of the graph: backwards all goes to the proxy unchanged."""
+
+    @staticmethod
+    def forward(ctx: Any, proxy: Tensor, y: Tensor) -> Tensor:
+        return y.view_as(y)
+
+    @staticmethod
+    def backward(ctx: Any, *came: Tensor) -> tuple[Tensor, None]:
+        return came[0], None
+
+
 @dataclass(frozen=True)
 class Table:
     """A method's rules: by operation, or by kind of operation. None is the plain gradient.

@@ -24,11 +24,11 @@ from torch import Tensor
 
 from whyglass.errors import BadInput
 from whyglass.propagation.composites import SUMS, Composite
-from whyglass.propagation.engine import Call, Policy, Propagation, Table
+from whyglass.propagation.engine import Call, Kept, Policy, Propagation, Table
 from whyglass.propagation.lrp_rules import Gamma, Rule
 from whyglass.propagation.norms import NORMS
 from whyglass.propagation.operations import ADDITIVE, MAX_POOLS, STRUCTURAL
-from whyglass.propagation.steps import FirstOrder, Kept, Passed, Seed, Step
+from whyglass.propagation.steps import FirstOrder, Passed, Seed, Step
 from whyglass.propagation.trees import leaves_of
 from whyglass.propagation.weighted import (
     along,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -26,18 +27,6 @@ class Passed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *relevance: Tensor) -> tuple[Tensor | None, ...]:
         return None, None, *ctx.step.back(relevance[0])
-
-
-class Kept(torch.autograd.Function):
-    """y as it is; backwards its relevance goes to the proxy unchanged."""
-
-    @staticmethod
-    def forward(ctx: Any, proxy: Tensor, y: Tensor) -> Tensor:
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, *relevance: Tensor) -> tuple[Tensor, None]:
-        return relevance[0], None
 
 
 class Seed(torch.autograd.Function):
@@ -129,16 +118,16 @@ class Step:
         one, other = flows
         first = _Terms(self, one)
         over = relevance if one.share == 1 else relevance * one.share
-        left = over * (first.z == 0)
         if not other.share:
             found = first.passed(self._divided(one, over, first.z))
-            if not left.any():
+            if _one_sided(first.z) or _is_zero(left := over.where(first.z == 0, 0)):
                 return found
             # Where one side has no terms, the terms as they are are those of the other.
             return _added(found, self._passed(self._divided(other, left, self._total())))
+        left = over.where(first.z == 0, 0)
         second = _Terms(self, other)
         rest = relevance * other.share
-        over = over + rest * (second.z == 0)
+        over = over + rest.where(second.z == 0, 0)
         found = first.passed(self._divided(one, over, first.z))
         return _added(found, second.passed(self._divided(other, rest + left, second.z)))
 
@@ -149,8 +138,9 @@ class Step:
             mine = relevance
             if flow.outputs != "all":
                 total = self._total()
-                mine = relevance * (total > 0 if flow.outputs == "positive" else total <= 0)
-                if not mine.any():
+                served = total > 0 if flow.outputs == "positive" else total <= 0
+                mine = relevance.where(served, 0)
+                if _is_zero(mine):
                     continue
             terms = _Terms(self, flow)
             found = _added(found, terms.passed(self._divided(flow, mine, terms.z)))
@@ -186,16 +176,28 @@ class Step:
             near = torch.full((), flow.epsilon, dtype=z.dtype, device=z.device)
             near = z + near if flow.plain else torch.copysign(near, z).add_(z)
             return torch.div(relevance, near, out=near)
+        over = relevance / z
+        if math.isfinite(over.sum()):
+            return over
         nothing = z == 0
-        if not nothing.any():
-            return relevance / z
         if flow.strict and bool((nothing & (relevance != 0)).any()):
             raise BadInput(
                 f"LRP divides relevance by zero in {self.name}: the contributions of its inputs add "
                 "up to nothing there, so they have no shares; give the rule an epsilon, for example "
                 "rule=Epsilon(epsilon=1e-6)"
             )
-        return relevance.div(z.masked_fill(nothing, 1)).masked_fill_(nothing, 0)
+        return over.masked_fill_(nothing, 0)
+
+
+def _one_sided(tensor: Tensor) -> bool:
+    """Whether it is all positive or all negative: quicker than to look for zeros."""
+    low, high = tensor.aminmax()
+    return bool(low > 0) or bool(high < 0)
+
+
+def _is_zero(tensor: Tensor) -> bool:
+    low, high = tensor.aminmax()
+    return bool(low == 0) and bool(high == 0)
 
 
 def _added(one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
