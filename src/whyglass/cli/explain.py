@@ -80,7 +80,8 @@ MARKS = {"pass": "ok", "warn": "warn", "fail": "FAIL"}
     "--baseline",
     default="black",
     show_default=True,
-    help="What absence is: black, grey, white, blur, or a pixel value in [0, 1].",
+    help="What absence is: black, grey, white, blur, a pixel value in [0, 1], or for the methods of "
+    "coalitions inpaint, which fills absent pixels from those around them.",
 )
 @click.option(
     "--background",

@@ -146,6 +146,11 @@ def make_job(
         raise click.UsageError(
             f"{needs_background[0]} averages over a background: give --background FOLDER"
         )
+    row_only = [m.name for m in chosen if m.baseline_is == "row"]
+    if baseline == "inpaint" and row_only:
+        raise click.UsageError(
+            f"--baseline inpaint is for methods of coalitions (kernel-shap, lime), not {row_only[0]}"
+        )
     rows = None
     if background is not None:
         rows = Background(
