@@ -114,7 +114,7 @@ def test_products_of_three_players_leave_the_values_those_of_the_game() -> None:
     for more in (triples[:0], triples):
         off, error = regress(sample, layers, n, more)
         torch.testing.assert_close(off[0, :, 0], exact)
-        assert not error.any()
+        assert error.abs().max() < 1e-12
 
 
 def test_products_of_three_players_make_such_games_exact() -> None:
@@ -175,9 +175,8 @@ def test_intervals_cover(weights: Any, count: int, budget: int) -> None:
     generator = torch.Generator().manual_seed(1)
     x, data = (torch.randn(c, 10, generator=generator).double() for c in (1, count))
     exact = ExactShapley()(model, x, baseline=Background(data)).values
-    runs = 1000 if budget < 400 else 300
     hits, errors, said = torch.zeros(10), [], []
-    for seed in range(runs):
+    for seed in range(1000):
         found = KernelSHAP(budget=budget, seed=seed, weights=weights)(
             model, x, baseline=Background(data)
         )
@@ -185,11 +184,10 @@ def test_intervals_cover(weights: Any, count: int, budget: int) -> None:
         hits += (error.abs() <= 1.96 * found.std_error)[0]
         errors.append(error)
         said.append(found.std_error)
-    rate = hits / runs
+    rate = hits / 1000
     assert 0.93 <= rate.mean() <= 0.97
-    # One rate alone has a standard error of 0.007, or 0.013. Where products of three are chosen by the
-    # scores, one value of ten was seen to be covered by .903.
-    assert ((rate >= (0.91 if budget < 400 else 0.88)) & (rate <= 0.985)).all(), rate
+    # One rate alone has a standard error of 0.007.
+    assert ((rate >= 0.91) & (rate <= 0.985)).all(), rate
     spread = torch.cat(errors).std(0)
     # A regression on a sample is consistent and not unbiased: what it is off is part of the spread.
     assert (torch.cat(errors).mean(0).abs() <= 0.5 * spread).all()

@@ -36,10 +36,10 @@ class KernelSHAP(SampledCoalitions):
     standard errors of zero. Each pair uses one background row, in turn. Against one baseline row, where
     the sample allows it, products of three players are fitted beside if that lowers the error: they
     take up noise, and in the limit the Shapley values of the fit are those of the game. Standard errors
-    are those of the linearised regression; with products of three, which the scores choose, an interval
-    of one value was seen to cover 90% where 95% were meant. Units: score. Source: Lundberg & Lee
-    (2017), theorem 2; pairs: Covert & Lee (2021), "paired sampling"; leverage: Musco & Witter (2025),
-    algorithm 1.
+    are those of the linearised regression; with products of three, of the difference to the regression
+    on all pairs, without linearising. Units: score. Source: Lundberg & Lee (2017), theorem 2; pairs:
+    Covert & Lee (2021), "paired sampling"; leverage: Musco & Witter (2025), algorithm 1; residuals:
+    MacKinnon & White (1985), HC2.
 
     Args:
         weights: how often each size is drawn: all equally ("leverage"), or as the kernel weighs them
@@ -212,13 +212,14 @@ def regress(
     values.scatter_add_(1, triples, torch.full_like(values[:, :3], 2 / 3))
     values = torch.cat([torch.eye(n, dtype=torch.float64), values])
     pull = design @ inverse
+    slopes, psi = pull @ values, torch.einsum("cn,rck->rnk", values, fitted)
+    lean = (share * (pull * design).sum(1)).clamp_max(0.9)
+    residual = response - torch.einsum("dc,rck->rdk", design, fitted)
+    if len(triples):
+        return psi, _of_much_fitted(sample, layers, slopes, residual, lean).sqrt()
     # A residual is smaller than the error behind it by how much the fit leans on its pair: the power
     # is between 1/2, right for equal errors, and the jackknife's 1, and covers best of the three.
-    lean = (share * (pull * design).sum(1)).clamp_max(0.9)
-    residual = (response - torch.einsum("dc,rck->rdk", design, fitted)) / (1 - lean)[
-        :, None
-    ] ** 0.75
-    slopes, psi = pull @ values, torch.einsum("cn,rck->rnk", values, fitted)
+    residual = residual / (1 - lean)[:, None] ** 0.75
     variance = torch.zeros_like(psi)
     place = 0
     for one, layer in zip(sample, layers, strict=True):
@@ -230,6 +231,34 @@ def regress(
         parts = slopes[piece, :, None] * residual[:, piece, None] * (layer.mass / count)
         variance += parts.var(1) * count * (1 - count / layer.total)
     return psi, variance.sqrt()
+
+
+def _of_much_fitted(
+    sample: list[Sample], layers: list[Stratum], slopes: Tensor, residual: Tensor, lean: Tensor
+) -> Tensor:
+    """(R, n, K) variances where the unknowns are nearly as many as the pairs.
+
+    The values found are a weighted sum over the pairs drawn, the true ones over all pairs; what the
+    fit explains is the same in both. So the error is that of the rest: a pair drawn errs by the
+    difference of its weights, one left out by its true weight, which is what `regress` gives it if all
+    pairs are drawn. Nothing is linearised, and the share of pairs drawn needs no factor beside.
+    """
+    n = sample[0].members.shape[1]
+    along = sum(
+        layer.mass * layer.size * (n - layer.size) / (n * (n - 1)) for layer in layers
+    )  # of all pairs the matrix of memberships is this times the identity, across the ones
+    square = residual**2 / (1 - lean)[:, None]
+    variance = residual.new_zeros(len(residual), n, residual.shape[2])
+    place = 0
+    for one, layer in zip(sample, layers, strict=True):
+        count = len(one.members)
+        mine, pairs = slopes[place : place + count], square[:, place : place + count]
+        place += count
+        true = (one.members.double() - layer.size / n) / along * (layer.mass / layer.total)
+        left_out = (layer.total - count) / count
+        weight = (mine * (layer.mass / count) - true) ** 2 + left_out * true**2
+        variance += torch.einsum("dn,rdk->rnk", weight, pairs)
+    return variance
 
 
 def _columns(members: Tensor, size: int, triples: Tensor) -> Tensor:
