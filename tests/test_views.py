@@ -88,6 +88,7 @@ def test_bars_carry_names_values_and_errors() -> None:
     assert {text.get_text() for text in axes.get_yticklabels()} == {"age", "größe", "<b>"}
     assert axes.patches
     assert any(getattr(part, "has_xerr", False) for part in axes.containers)
+    assert "whiskers: 95% intervals" in axes.get_xlabel()
 
 
 def test_tokens_keep_their_order() -> None:
@@ -96,6 +97,7 @@ def test_tokens_keep_their_order() -> None:
     made = figure(GradientXInput()(lambda x: x.sum((1, 2)), embedded, legend=legend))
     axes = made.axes[0]
     assert [text.get_text() for text in axes.get_yticklabels()] == ["what", "is", "it"]
+    assert "whiskers" not in axes.get_xlabel()
     widths = [patch.get_width() for patch in axes.patches]  # type: ignore[attr-defined]
     assert widths == [2.0, -3.0, 0.5]
 

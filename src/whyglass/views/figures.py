@@ -193,7 +193,8 @@ def draw_bars(
     )
     axes.axvline(0, color="#444444", linewidth=0.8)
     axes.set_yticks(place, [names[i] for i in order], fontsize=8)
-    axes.set_xlabel("speaks against (hatched)   |   speaks for", fontsize=8)
+    meaning = "" if errors is None else "\nwhiskers: 95% intervals"
+    axes.set_xlabel("speaks against (hatched)   |   speaks for" + meaning, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
 
 
