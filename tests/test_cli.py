@@ -94,6 +94,45 @@ def test_methods_of_coalitions_play_with_windows(run: Run, photos: Path) -> None
     )
 
 
+def test_methods_of_coalitions_need_no_setting(run: Run, photos: Path) -> None:
+    """Windows by default, superpixels by name, filled from around them."""
+    settled = {}
+    for players in ([], ["--players", "superpixels"]):
+        code, out, err = run(
+            "explain", photos / "a.png", *TINY, "-M", "lime", *players,
+            "--baseline", "inpaint", "--set", "budget=140", "--json",
+        )  # fmt: skip
+        assert code == 0, err
+        entry = json.loads(out)["photos"][0]["explanations"][0]
+        settled[len(players)] = entry["settings"]["players"]
+    assert settled[0] == 8
+    assert "Superpixels" in settled[2]
+    for options, words in (
+        (["--players", "0"], "--players '0'"),
+        (["--baseline", "inpaint", "-M", "occlusion"], "not occlusion"),
+    ):
+        code, _, err = run("explain", photos / "a.png", *TINY, *options)
+        assert code == 2
+        assert words in err
+
+
+def test_a_photograph_that_fails_leaves_no_empty_report(run: Run, photos: Path) -> None:
+    page = photos / "page.html"
+    code, out, err = run(
+        "explain", photos / "a.png", *TINY, "-M", "lime", "--set", "budget=5", "--report", page
+    )
+    assert code == 3
+    assert "budget 5" in err
+    assert "report" not in out
+    assert not page.exists()
+
+
+def test_examples_in_the_help_have_a_line_each(run: Run) -> None:
+    code, out, _ = run("explain", "--help")
+    assert code == 0
+    assert "\n  whyglass explain cat.jpg --report cat.html\n" in out
+
+
 def test_report_is_one_safe_page(run: Run, photos: Path, tmp_path: Path) -> None:
     page = tmp_path / "deep" / "page.html"
     code, _, _ = run("explain", photos, *TINY, "--report", page, "--quiet")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from whyglass import BadInput, Blur, ExactShapley, MissingExtra, PerChannel
+from whyglass import BadInput, Blur, ExactShapley, Inpaint, MissingExtra, PerChannel
 from whyglass.data.image import Preprocess, Superpixels, class_names, read
 
 
@@ -35,6 +35,7 @@ def test_baselines_by_name() -> None:
     black = prepare.baseline("black")
     assert isinstance(black, PerChannel)
     assert isinstance(prepare.baseline("blur"), Blur)
+    assert prepare.baseline("inpaint") == Inpaint()
     image = prepare(Image.new("RGB", (8, 8)))[None]
     torch.testing.assert_close(black(image), image)
     white = prepare.baseline("1")

@@ -1,6 +1,7 @@
 """Figures and the notebook's summary: what they draw, by its numbers and colours."""
 
 import io
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,15 +13,19 @@ from torch import Tensor
 from whyglass import (
     RISE,
     BadInput,
+    ExactShapley,
     Explanation,
     GradientXInput,
     Legend,
+    LinearSHAP,
+    PermutationShapley,
     Saliency,
     Several,
     SmoothGrad,
 )
 from whyglass.views.colours import SIGNED
-from whyglass.views.figures import figure, photo, picture
+from whyglass.views.figures import borders, figure, photo, picture
+from whyglass.views.report import Case, Report
 
 WEIGHTS = torch.zeros(1, 32, 32)
 WEIGHTS[:, 4:12, 4:12], WEIGHTS[:, 20:28, 20:28] = 1.0, -1.0
@@ -83,6 +88,7 @@ def test_bars_carry_names_values_and_errors() -> None:
     assert {text.get_text() for text in axes.get_yticklabels()} == {"age", "größe", "<b>"}
     assert axes.patches
     assert any(getattr(part, "has_xerr", False) for part in axes.containers)
+    assert "whiskers: 95% intervals" in axes.get_xlabel()
 
 
 def test_tokens_keep_their_order() -> None:
@@ -91,6 +97,7 @@ def test_tokens_keep_their_order() -> None:
     made = figure(GradientXInput()(lambda x: x.sum((1, 2)), embedded, legend=legend))
     axes = made.axes[0]
     assert [text.get_text() for text in axes.get_yticklabels()] == ["what", "is", "it"]
+    assert "whiskers" not in axes.get_xlabel()
     widths = [patch.get_width() for patch in axes.patches]  # type: ignore[attr-defined]
     assert widths == [2.0, -3.0, 0.5]
 
@@ -118,3 +125,52 @@ def test_notebook_summary_is_small_escaped_and_has_no_script() -> None:
     assert "&lt;script&gt;" in page
     assert "37 more rows" in page
     assert "not flat" in page
+
+
+def test_players_are_parted_by_lines_and_their_map_is_not_smoothed() -> None:
+    """Two halves: the line between them runs down the middle, from top to bottom."""
+    halves = (torch.arange(128) >= 64).long().expand(128, 128)
+    x = torch.ones(1, 1, 128, 128)
+    found = ExactShapley(players=halves)(lambda g: g[:, :, :, :64].mean((1, 2, 3)), x)
+    shown = picture(found)
+    assert shown.smoothing == 0
+    np.testing.assert_array_equal(shown.players, halves.numpy())
+    assert shown.heat[0, 63] > 0 == shown.heat[0, 64]
+    made = figure(found)
+    for drawn in made.axes[0].collections[:2]:
+        ends = np.array(drawn.get_segments())  # pyright: ignore[reportAttributeAccessIssue]
+        assert (ends[..., 0] == 63.5).all()
+        assert sorted(ends[:, 0, 1]) == [row - 0.5 for row in range(128)]
+    assert np.array(borders(halves.T.numpy()))[..., 1].tolist() == [[63.5, 63.5]] * 128
+
+
+def test_single_pixels_and_methods_without_players_get_no_lines() -> None:
+    x = torch.ones(1, 1, 4, 4)
+    each = LinearSHAP()(lambda g: g.sum((1, 2, 3)), x)
+    assert picture(each).players is None
+    assert picture(explained()).players is None
+    channels = torch.arange(3)[:, None, None].expand(3, 8, 8)
+    apart = ExactShapley(players=channels)(lambda g: g.mean((1, 2, 3)), torch.ones(1, 3, 8, 8))
+    assert picture(apart).players is None
+
+
+def test_outlines_survive_a_file(tmp_path: Path) -> None:
+    found = ExactShapley(players=2)(lambda g: g.mean((1, 2, 3)), torch.ones(1, 3, 8, 8))
+    found.save(tmp_path / "one.safetensors")
+    again = picture(Explanation.load(tmp_path / "one.safetensors")).players
+    np.testing.assert_array_equal(again, picture(found).players)
+
+
+def test_the_report_names_the_strongest_patch_with_its_interval() -> None:
+    def model(g: Tensor) -> Tensor:
+        return torch.stack(
+            [0 * g[:, 0, 0, 0], (3 * g[:, 0, :4, :4].mean((1, 2)) + g.mean((1, 2, 3))).exp()], 1
+        )
+
+    found = PermutationShapley(players=4, budget=100)(model, torch.ones(1, 3, 16, 16), target=1)
+    report = Report("m", "0")
+    report.add(Case("a", [], [found]))
+    best = int(found.player_values[0].argmax())
+    value, error = found.player_values[0, best], found.player_std_error[0, best]
+    page = report.html()
+    assert f"16 patches; the strongest has {value:+.3g} ± {1.96 * error:.2g} (95% interval)" in page

@@ -6,6 +6,7 @@ from whyglass.baseline import (
     Conditional,
     Deletion,
     Gaussian,
+    Inpaint,
     Mean,
     Nearest,
     PerChannel,
@@ -33,6 +34,7 @@ from whyglass.coalition.owen import Owen
 from whyglass.coalition.permutation_shapley import PermutationShapley
 from whyglass.coalition.qii import QII, Disparity, group_disparity
 from whyglass.coalition.rise import RISE
+from whyglass.coalition.shapley_regression import ShapleyRegression, r_squared_shares
 from whyglass.combined.guided_grad_cam import GuidedGradCAM
 from whyglass.errors import BadInput, MissingExtra, Unsupported, WhyglassError
 from whyglass.explain import explain
@@ -77,6 +79,7 @@ from whyglass.propagation.lrp_rules import (
     ZPlus,
 )
 from whyglass.propagation.weight_of_evidence import WeightOfEvidence
+from whyglass.retrained import Retrained
 from whyglass.target import Contrast, LogOdds, Probability, Several
 
 __version__ = "0.1.0"
@@ -122,6 +125,7 @@ __all__ = [
     "GradientXInput",
     "GuidedBackprop",
     "GuidedGradCAM",
+    "Inpaint",
     "IntegratedGradients",
     "Interactions",
     "KernelSHAP",
@@ -145,10 +149,12 @@ __all__ = [
     "PerChannel",
     "PermutationShapley",
     "Probability",
+    "Retrained",
     "Rule",
     "Saliency",
     "ScoreCAM",
     "Several",
+    "ShapleyRegression",
     "SmoothGrad",
     "SmoothGradSquared",
     "Unsupported",
@@ -165,5 +171,6 @@ __all__ = [
     "group_disparity",
     "interactions",
     "linearise",
+    "r_squared_shares",
     "relevance_by_layer",
 ]

@@ -11,6 +11,7 @@ tensor, tuple or dict           one row for the whole batch, or a row each, shap
 ``Conditional(data, k)``        the k rows of a table most like what is present, for coalitions
 ``Gaussian(data)``              rows of a table moved to fit what is present, for coalitions
 ``Deletion(pad)``               tokens taken out of a text, for coalitions
+``Inpaint()``                   absent pixels filled from those present around them, for coalitions
 callable                        ``inputs -> baseline``
 ==============================  =================================================================
 
@@ -164,11 +165,24 @@ class Deletion:
     pad: int
 
 
+@dataclass(frozen=True)
+class Inpaint:
+    r"""Absent pixels of an image (B, C, H, W) are filled smoothly from the present ones around them.
+
+    .. math:: \Delta x = 0 \text{ where absent}, \quad x \text{ given where present}
+
+    solved from the coarsest scale to the finest, with a few sweeps of averaging over the four
+    neighbours at each, so nearly. Present pixels stay as they are, a constant image stays constant, and
+    the filling is linear in the image. Where nothing is present every pixel is the image's mean colour.
+    Source: Chan & Shen (2002), harmonic inpainting; Bornemann & Deuflhard (1996), cascade of scales.
+    """
+
+
 # What only methods of coalitions can use.
-OF_COALITIONS = (Conditional, Gaussian, Deletion)
+OF_COALITIONS = (Conditional, Gaussian, Deletion, Inpaint)
 
 Known: TypeAlias = (
-    PerChannel | Blur | Mean | Nearest | Background | Conditional | Gaussian | Deletion
+    PerChannel | Blur | Mean | Nearest | Background | Conditional | Gaussian | Deletion | Inpaint
 )
 Baseline: TypeAlias = "float | Inputs | Known | Callable[[Any], Any] | None"
 

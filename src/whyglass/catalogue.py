@@ -25,6 +25,7 @@ from whyglass.coalition.owen import Owen
 from whyglass.coalition.permutation_shapley import PermutationShapley
 from whyglass.coalition.qii import QII
 from whyglass.coalition.rise import RISE
+from whyglass.coalition.shapley_regression import ShapleyRegression
 from whyglass.combined.guided_grad_cam import GuidedGradCAM
 from whyglass.errors import BadInput
 from whyglass.gradient.expected_gradients import ExpectedGradients
@@ -82,6 +83,7 @@ METHODS: dict[str, type[Method]] = {
         ExactShapley,
         PermutationShapley,
         KernelSHAP,
+        ShapleyRegression,
         LIME,
         Owen,
         QII,

@@ -49,7 +49,7 @@ def completeness(
         worst,
         tolerance,
         "pass" if worst <= tolerance else "fail",
-        f"the values add up to the change of score within {worst:.2g} of it",
+        f"the values add up to the change of score within {worst:.1%} of it",
         rows,
     )
 

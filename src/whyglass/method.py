@@ -21,7 +21,7 @@ from whyglass.paper import Paper
 from whyglass.scorer import Scorer
 from whyglass.target import Target
 
-Need = Literal["gradients", "layer", "images", "attention"]
+Need = Literal["gradients", "layer", "images", "attention", "retraining"]
 # One row that stands for absence, a set of rows, or whichever of the two is given.
 BaselineIs = Literal["unused", "row", "background", "either"]
 Axiom = Literal["completeness", "sensitivity", "implementation invariance", "linearity", "dummy"]

@@ -15,8 +15,8 @@ from torch import Tensor
 from tests.coalition.games import lookup, ones, profit, random_table, sickness
 from tests.coalition.test_permutation_shapley import knotted, rows
 from tests.zoo.networks import ZOO
-from whyglass import Background, BadInput, ExactShapley, KernelSHAP
-from whyglass.coalition.kernel_shap import Sample, regress
+from whyglass import Background, BadInput, ExactShapley, KernelSHAP, Several
+from whyglass.coalition.pair_regression import Sample, regress
 from whyglass.coalition.pairs import Draws, allocate, strata
 
 
@@ -103,18 +103,22 @@ def test_products_of_three_players_leave_the_values_those_of_the_game() -> None:
     layers = strata(n, 1)
     sample = []
     for layer in layers:
-        members, _ = Draws(layer, n, 1, 0).take(0, layer.total)
+        members, which = Draws(layer, n, 1, 0).take(0, layer.total)
         one = Sample(n)
         numbers = (members.long() << torch.arange(n)).sum(1)
         change = (table[-1] - table[0]) * (2 * layer.size - n) / n
-        one.add(members, ((table[numbers] - table[2**n - 1 - numbers] - change) / 2)[None, :, None])
+        one.add(
+            members,
+            which,
+            ((table[numbers] - table[2**n - 1 - numbers] - change) / 2)[None, :, None],
+        )
         sample.append(one)
     exact = ExactShapley()(lookup(table), ones(n)).values[0] - (table[-1] - table[0]) / n
     triples = torch.tensor(list(itertools.combinations(range(n), 3)))
     for more in (triples[:0], triples):
         off, error = regress(sample, layers, n, more)
         torch.testing.assert_close(off[0, :, 0], exact)
-        assert not error.any()
+        assert error.abs().max() < 1e-12
 
 
 def test_products_of_three_players_make_such_games_exact() -> None:
@@ -175,9 +179,8 @@ def test_intervals_cover(weights: Any, count: int, budget: int) -> None:
     generator = torch.Generator().manual_seed(1)
     x, data = (torch.randn(c, 10, generator=generator).double() for c in (1, count))
     exact = ExactShapley()(model, x, baseline=Background(data)).values
-    runs = 1000 if budget < 400 else 300
     hits, errors, said = torch.zeros(10), [], []
-    for seed in range(runs):
+    for seed in range(1000):
         found = KernelSHAP(budget=budget, seed=seed, weights=weights)(
             model, x, baseline=Background(data)
         )
@@ -185,11 +188,10 @@ def test_intervals_cover(weights: Any, count: int, budget: int) -> None:
         hits += (error.abs() <= 1.96 * found.std_error)[0]
         errors.append(error)
         said.append(found.std_error)
-    rate = hits / runs
+    rate = hits / 1000
     assert 0.93 <= rate.mean() <= 0.97
-    # One rate alone has a standard error of 0.007, or 0.013. Where products of three are chosen by the
-    # scores, one value of ten was seen to be covered by .903.
-    assert ((rate >= (0.91 if budget < 400 else 0.88)) & (rate <= 0.985)).all(), rate
+    # One rate alone has a standard error of 0.007.
+    assert ((rate >= 0.91) & (rate <= 0.985)).all(), rate
     spread = torch.cat(errors).std(0)
     # A regression on a sample is consistent and not unbiased: what it is off is part of the spread.
     assert (torch.cat(errors).mean(0).abs() <= 0.5 * spread).all()
@@ -218,6 +220,7 @@ def test_tolerance_is_met_row_by_row_or_the_budget_spent() -> None:
         ({"budget": 129}, "130 evaluations a row"),
         ({"budget": 0}, "budget"),
         ({"weights": "other"}, "leverage"),
+        ({"features": 0}, "features"),
         ({"tol": 0}, "tol"),
         ({"seed": 0.5}, "seed"),
     ],
@@ -227,3 +230,89 @@ def test_what_is_refused_before_any_work(settings_: Any, words: str) -> None:
     with pytest.raises(BadInput, match=words):
         KernelSHAP(**settings_)(lambda x: calls.append(1), torch.ones(1, 64))
     assert not calls
+
+
+def first_on_the_path(design: Tensor, weights: Tensor, y: Tensor, count: int) -> list[int]:
+    """Lasso by proximal gradient steps, its penalty falling until enough players have a slope."""
+    x = design - weights @ design / weights.sum()
+    y = y - weights @ y / weights.sum()
+    gram, pull = x.T @ (weights[:, None] * x), x.T @ (weights * y)
+    step = 1 / torch.linalg.eigvalsh(gram)[-1]
+    slopes, penalty = torch.zeros_like(pull), pull.abs().max()
+    while int((slopes != 0).sum()) < count:
+        penalty = 0.99 * penalty
+        for _ in range(2000):
+            moved = slopes - step * (gram @ slopes - pull)
+            slopes = moved.sign() * (moved.abs() - step * penalty).clamp_min(0)
+    return slopes.nonzero()[:, 0].tolist()
+
+
+@pytest.mark.parametrize(("seed", "features"), [(0, 1), (0, 3), (1, 2), (2, 4), (3, 5)])
+def test_few_players_by_a_lasso_then_least_squares_on_them(seed: int, features: int) -> None:
+    """With all coalitions at hand: chosen by another solver, fitted by the textbook's conditions."""
+    n, table = 6, random_table(6, seed)
+    found = KernelSHAP(budget=100, features=features)(lookup(table), ones(n))
+    numbers = torch.arange(1, 2**n - 1)
+    z = ((numbers[:, None] >> torch.arange(n)) & 1).double()
+    w = torch.tensor([kernel(n, int(size)) for size in z.sum(1)]).double()
+    chosen = first_on_the_path(z, w, table[numbers], features)
+    assert len(chosen) == features
+    assert found.values[0].nonzero()[:, 0].tolist() == chosen
+    normal = torch.zeros(features + 1, features + 1).double()
+    normal[:features, :features] = z[:, chosen].T @ (w[:, None] * z[:, chosen])
+    normal[features, :features] = normal[:features, features] = 1
+    change = table[-1] - table[0]
+    right = torch.cat([z[:, chosen].T @ (w * (table[numbers] - table[0])), change[None]])
+    expected = torch.linalg.solve(normal, right)[:features]
+    torch.testing.assert_close(found.values[0, chosen], expected)
+    torch.testing.assert_close(found.values.sum(), change)
+    assert not found.std_error.any()
+
+
+def test_few_players_row_by_row_and_exact_where_the_others_do_nothing() -> None:
+    """Each row and target its own players, against background rows, from a part of the pairs."""
+    generator = torch.Generator().manual_seed(2)
+    w = torch.randn(2, 12, generator=generator).double() + 2
+
+    def model(x: Tensor) -> Tensor:
+        strong = torch.where(x[:, :1] > 0, x[:, :3] @ w[:, :3].T, x[:, 3:6] @ w[:, 3:6].T)
+        return strong + 5
+
+    x = torch.randn(4, 12, generator=generator).double()
+    x[:, 0] = torch.tensor([1.0, -1.0, 2.0, -2.0])
+    data = torch.randn(3, 12, generator=generator).double()
+    data[:, 0] = 0.5 * data[:, 0].abs()
+    method, target = KernelSHAP(budget=300, features=4), Several(0, 1)
+    found = method(model, x, baseline=Background(data), target=target)
+    assert ((found.values != 0).sum(1) == 4).all()
+    torch.testing.assert_close(found.values.sum(1), found.score - found.baseline_score)
+    assert found.verdict != "fail"
+    assert (found.std_error[found.values == 0] == 0).all()
+    for row in range(4):
+        alone = method(model, x[row : row + 1], baseline=Background(data), target=target)
+        torch.testing.assert_close(alone.values[0], found.values[row])
+        torch.testing.assert_close(alone.std_error[0], found.std_error[row])
+    linear = KernelSHAP(budget=200, features=3)(lambda g: g[:, :3] @ w[0, :3], x, baseline=0.0)
+    torch.testing.assert_close(linear.values[:, :3], x[:, :3] * w[0, :3])
+    whole = KernelSHAP(budget=200)(lambda g: g[:, :3] @ w[0, :3], x, baseline=0.0)
+    for enough in (12, 99):
+        same = KernelSHAP(budget=200, features=enough)(
+            lambda g: g[:, :3] @ w[0, :3], x, baseline=0.0
+        )
+        assert torch.equal(same.values, whole.values)
+
+
+def test_few_players_of_a_score_that_does_not_vary() -> None:
+    found = KernelSHAP(budget=40, features=2)(lambda x: 0 * x.sum(1) + 3, ones(8))
+    assert not found.values.any()
+
+
+def test_where_no_player_is_to_be_preferred_all_are_kept() -> None:
+    """All or nothing: a coalition and its complement are worth the same."""
+
+    def model(x: Tensor) -> Tensor:
+        return (x.sum(1) > 7.5).double()
+
+    found = KernelSHAP(budget=40, features=2)(model, ones(8)).values
+    torch.testing.assert_close(found, KernelSHAP(budget=40)(model, ones(8)).values)
+    torch.testing.assert_close(found.sum(), torch.tensor(1.0).double())

@@ -14,11 +14,14 @@ from tests.zoo.networks import ZOO, Inputs, Network
 from whyglass import CAM, DASP, METHODS, Background, Explanation, Method
 
 METHOD_CASES = [pytest.param(kind, id=name) for name, kind in METHODS.items()]
+# Those that explain a network: one that retrains needs an estimator.
+ON_NETWORKS = {name: kind for name, kind in METHODS.items() if "retraining" not in kind.needs}
+NETWORK_CASES = [pytest.param(kind, id=name) for name, kind in ON_NETWORKS.items()]
 # Those that explain a convolutional network.
-CONVOLUTIONAL = [case for case in METHOD_CASES if "attention" not in case.values[0].needs]
+CONVOLUTIONAL = [case for case in NETWORK_CASES if "attention" not in case.values[0].needs]
 GRADIENT_METHODS = [
     pytest.param(kind, id=name)
-    for name, kind in METHODS.items()
+    for name, kind in ON_NETWORKS.items()
     if not {"images", "attention"} & set(kind.needs)
 ]
 
@@ -52,7 +55,7 @@ def pairs(
     """All combinations that suit, named for pytest."""
     return [
         pytest.param(kind, network, id=f"{name}-{network.name}")
-        for name, kind in METHODS.items()
+        for name, kind in ON_NETWORKS.items()
         for network in ZOO.values()
         if applies(kind, network) and suits(kind, network) and network.respelled <= respelled
     ]

@@ -15,6 +15,8 @@ import torch
 import whyglass
 from tests.contract.cases import (
     METHOD_CASES,
+    NETWORK_CASES,
+    ON_NETWORKS,
     applies,
     arguments,
     assert_same,
@@ -30,7 +32,7 @@ from tests.zoo.networks import ZOO, Network
 from whyglass import METHODS, BadInput, Explanation, Method, Several
 from whyglass.catalogue import table
 
-NEEDS = {"gradients", "layer", "images", "attention"}
+NEEDS = {"gradients", "layer", "images", "attention", "retraining"}
 
 
 @pytest.mark.parametrize("kind", METHOD_CASES)
@@ -87,6 +89,16 @@ class TestEntry:
         assert kind() == kind()
         assert hash(kind()) == hash(kind())
 
+    def test_a_setting_it_lacks_is_refused(self, kind: type[Method]) -> None:
+        with pytest.raises(BadInput, match="stepz") as refusal:
+            whyglass.explain(lambda x: x, torch.ones(1, 1), method=kind.name, stepz=3)
+        assert kind.name in str(refusal.value)
+        for name in fields(kind):
+            assert name in str(refusal.value)
+
+
+@pytest.mark.parametrize("kind", NETWORK_CASES)
+class TestExplained:
     def test_explain_by_name_is_the_same_call(self, kind: type[Method]) -> None:
         network, chosen = home(kind), cheap(kind)
         given = arguments(kind, network, target=1)
@@ -99,13 +111,6 @@ class TestEntry:
         assert_same(by_name, by_value, 0, 0)
         assert by_name.method == kind.name
         assert set(by_name.settings) == fields(kind)
-
-    def test_a_setting_it_lacks_is_refused(self, kind: type[Method]) -> None:
-        with pytest.raises(BadInput, match="stepz") as refusal:
-            whyglass.explain(lambda x: x, torch.ones(1, 1), method=kind.name, stepz=3)
-        assert kind.name in str(refusal.value)
-        for name in fields(kind):
-            assert name in str(refusal.value)
 
     def test_settings_survive_json(self, kind: type[Method]) -> None:
         network = home(kind)
@@ -122,7 +127,7 @@ class TestEntry:
             assert part in entry
 
 
-@pytest.mark.parametrize("name", [n for n, k in METHODS.items() if k.baseline_is == "unused"])
+@pytest.mark.parametrize("name", [n for n, k in ON_NETWORKS.items() if k.baseline_is == "unused"])
 def test_a_baseline_that_is_not_used_is_refused(name: str) -> None:
     network = home(METHODS[name])
     with pytest.raises(BadInput, match="baseline"):
@@ -242,7 +247,7 @@ def assert_loaded(again: Explanation, found: Explanation) -> None:
     assert again.model is None
 
 
-@pytest.mark.parametrize("kind", METHOD_CASES)
+@pytest.mark.parametrize("kind", NETWORK_CASES)
 def test_several_targets_saved_and_loaded(kind: type[Method], tmp_path: Path) -> None:
     network = home(kind)
     target = Several(1, 2)
@@ -253,7 +258,7 @@ def test_several_targets_saved_and_loaded(kind: type[Method], tmp_path: Path) ->
     assert leaves(found.values)[0].shape[-1] == 2
 
 
-@pytest.mark.parametrize("kind", METHOD_CASES)
+@pytest.mark.parametrize("kind", NETWORK_CASES)
 def test_each_target_of_several_is_the_answer_alone(kind: type[Method]) -> None:
     network = home(kind)
     model, inputs = network.make(), network.inputs()

@@ -8,7 +8,17 @@ import pytest
 import torch
 from torch import nn
 
-from tests.contract.cases import METHOD_CASES, arguments, fields, home, leaves, pairs, plain, small
+from tests.contract.cases import (
+    METHOD_CASES,
+    NETWORK_CASES,
+    arguments,
+    fields,
+    home,
+    leaves,
+    pairs,
+    plain,
+    small,
+)
 from tests.zoo.networks import ZOO, Network
 from whyglass import DASP, Explanation, Method, Several
 
@@ -65,7 +75,7 @@ def test_every_evaluation_is_counted(
     _within_budget(small(kind), found, 3, 1)
 
 
-@pytest.mark.parametrize("kind", METHOD_CASES)
+@pytest.mark.parametrize("kind", NETWORK_CASES)
 def test_several_targets_share_the_forward_passes(kind: type[Method]) -> None:
     network = home(kind)
     model, inputs = Counted(network.make()), network.inputs(2)

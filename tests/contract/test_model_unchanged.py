@@ -12,7 +12,17 @@ import pytest
 import torch
 from torch import nn
 
-from tests.contract.cases import CONVOLUTIONAL, METHOD_CASES, arguments, home, leaves, pairs, small
+from tests.contract.cases import (
+    CONVOLUTIONAL,
+    METHOD_CASES,
+    NETWORK_CASES,
+    ON_NETWORKS,
+    arguments,
+    home,
+    leaves,
+    pairs,
+    small,
+)
 from tests.zoo.networks import ZOO, Inputs, Network
 from whyglass import CAM, METHODS, BadInput, Method
 
@@ -114,7 +124,7 @@ def test_the_baseline_is_unchanged(kind: type[Method]) -> None:
         small(kind)(model, inputs, baseline=baseline)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ON_NETWORKS)
 def test_a_refused_call_changes_nothing(name: str) -> None:
     kind = METHODS[name]
     network = home(kind)
@@ -153,7 +163,7 @@ def test_a_hook_of_the_user_that_changes_the_layer_counts(kind: type[Method]) ->
     torch.testing.assert_close(found.values, expected.values)
 
 
-@pytest.mark.parametrize("kind", [pytest.param(k, id=n) for n, k in METHODS.items()])
+@pytest.mark.parametrize("kind", NETWORK_CASES)
 def test_a_training_flag_that_does_no_harm_is_left_on(kind: type[Method]) -> None:
     network = home(kind)
     model = network.make().train()

@@ -686,7 +686,7 @@ class TestChecksThatFail:
         assert check.measured > check.tolerance
         assert found.verdict == "fail"
         assert len(check.rows) == 3
-        assert f"{check.measured:.2g}" in check.text
+        assert f"{check.measured:.1%}" in check.text
 
     def test_a_flat_score_is_a_warning(self) -> None:
         found = Saliency()(lambda given: torch.relu(given - 9).sum(1), x())

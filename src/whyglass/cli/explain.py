@@ -22,7 +22,16 @@ SCHEMA = 1
 MARKS = {"pass": "ok", "warn": "warn", "fail": "FAIL"}
 
 
-@click.command()
+@click.command(
+    help="""Explain what a network saw in PHOTOS (files or folders).
+
+    \b
+    whyglass explain cat.jpg --report cat.html
+    whyglass explain cat.jpg -M integrated-gradients --set steps=128 -t tabby --against "tiger cat"
+    whyglass explain cat.jpg -M lime --players superpixels --baseline inpaint
+    whyglass explain photos/ -m mypackage.models:resnet --weights resnet.safetensors --json
+    """
+)
 @click.argument("photos", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--demo", is_flag=True, help="Explain a photograph of a cat that comes with scikit-image."
@@ -61,6 +70,14 @@ MARKS = {"pass": "ok", "warn": "warn", "fail": "FAIL"}
     help="A setting of the methods that have it.",
 )
 @click.option(
+    "--players",
+    default="8",
+    show_default=True,
+    metavar="N|superpixels",
+    help="What stands or falls together in the methods of coalitions (lime, kernel-shap): N x N "
+    "windows, or some 50 patches of even colour.",
+)
+@click.option(
     "-t",
     "--target",
     "targets",
@@ -80,7 +97,8 @@ MARKS = {"pass": "ok", "warn": "warn", "fail": "FAIL"}
     "--baseline",
     default="black",
     show_default=True,
-    help="What absence is: black, grey, white, blur, or a pixel value in [0, 1].",
+    help="What absence is: black, grey, white, blur, a pixel value in [0, 1], or for the methods of "
+    "coalitions inpaint, which fills absent pixels from those around them.",
 )
 @click.option(
     "--background",
@@ -141,13 +159,7 @@ def explain(
     debug: bool,
     **options: Any,
 ) -> int:
-    r"""Explain what a network saw in PHOTOS (files or folders).
-
-    \b
-    whyglass explain cat.jpg --report cat.html
-    whyglass explain cat.jpg -M integrated-gradients --set steps=128 -t tabby --against "tiger cat"
-    whyglass explain photos/ -m mypackage.models:resnet --weights resnet.safetensors --json
-    """
+    """The command; its help is above."""
     files = photographs(photos, demo)
     job = make_job(**options)
     report = Report(options["model_name"], __version__) if report_path else None
@@ -160,7 +172,8 @@ def explain(
         records.append(record)
         if not quiet and not as_json:
             _brief(record)
-    if report and report_path:
+    failed = [record for record in records if "error" in record]
+    if report and report_path and len(failed) < len(records):
         report_path.write_text(report.html(), encoding="utf-8")
         if not quiet and not as_json:
             click.echo(f"report: {report_path}")
@@ -177,7 +190,6 @@ def explain(
                 ensure_ascii=False,
             )
         )
-    failed = [record for record in records if "error" in record]
     if failed:
         return 3 if len(failed) == len(records) else 5
     return 4 if any(e["verdict"] == "fail" for r in records for e in r["explanations"]) else 0

@@ -16,7 +16,7 @@ from torch import Tensor
 from whyglass import guards
 from whyglass.baseline import Background, Baseline
 from whyglass.catalogue import find, make
-from whyglass.data.image import class_names, read, stack
+from whyglass.data.image import Superpixels, class_names, read, stack
 from whyglass.errors import BadInput, MissingExtra
 from whyglass.explanation import Explanation, Legend
 from whyglass.loading import Loaded, load
@@ -111,6 +111,7 @@ def make_job(
     trust_model: bool,
     names: Sequence[str],
     settings: Sequence[str],
+    players: str,
     targets: Sequence[str],
     score: str,
     against: str | None,
@@ -128,7 +129,7 @@ def make_job(
     batch_size: str,
 ) -> Job:
     """What the options say; bad ones are usage errors or bad input."""
-    chosen = _methods(names or DEFAULT_METHODS, settings, seed)
+    chosen = _methods(names or DEFAULT_METHODS, settings, seed, _players(players))
     loaded = load(model_name, weights, trust_model)
     given = {
         "size": size,
@@ -145,6 +146,11 @@ def make_job(
     if needs_background and background is None:
         raise click.UsageError(
             f"{needs_background[0]} averages over a background: give --background FOLDER"
+        )
+    row_only = [m.name for m in chosen if m.baseline_is == "row"]
+    if baseline == "inpaint" and row_only:
+        raise click.UsageError(
+            f"--baseline inpaint is for methods of coalitions (kernel-shap, lime), not {row_only[0]}"
         )
     rows = None
     if background is not None:
@@ -175,10 +181,23 @@ def _target(text: str | None, score: str, against: str | None) -> Single:
     return {"logit": index, "probability": Probability(index), "log-odds": LogOdds(index)}[score]
 
 
-def _methods(names: Sequence[str], settings: Sequence[str], seed: int) -> list[Method]:
+def _players(text: str) -> int | Superpixels:
+    if text == "superpixels":
+        return Superpixels()
+    if not text.isdigit() or int(text) < 1:
+        raise click.UsageError(
+            f"--players {text!r} must be superpixels, or a number of windows along each axis"
+        )
+    return int(text)
+
+
+def _methods(
+    names: Sequence[str], settings: Sequence[str], seed: int, players: int | Superpixels
+) -> list[Method]:
     known = {name: {field.name for field in fields(find(name))} for name in names}
     given: dict[str, dict[str, Any]] = {
-        name: {"seed": seed} if "seed" in known[name] else {} for name in names
+        name: {k: v for k, v in {"seed": seed, "players": players}.items() if k in known[name]}
+        for name in names
     }
     for setting in settings:
         path, equals, text = setting.partition("=")

@@ -14,15 +14,18 @@ from whyglass.errors import WhyglassError
 OK, INTERNAL, USAGE, BAD_INPUT, CHECK_FAILED, PARTLY, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="whyglass")
-def cli() -> None:
-    r"""Where a neural network's decision comes from, and how far to believe the answer.
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""Where a neural network's decision comes from, and how far to believe the answer.
 
     \b
     Exit codes: 0 ok, 1 internal error, 2 wrong usage, 3 bad input, 4 a check failed,
     5 some inputs failed, 130 interrupted.
-    """
+    """,
+)
+@click.version_option(package_name="whyglass")
+def cli() -> None:
+    """The program; its help is above."""
 
 
 cli.add_command(explain)

@@ -13,10 +13,12 @@ from torch import Tensor
 from whyglass.coalition.coalition_method import Estimate, SampledCoalitions
 from whyglass.coalition.game import Game
 from whyglass.coalition.maskers import Masker
+from whyglass.coalition.pair_regression import Sample, regress
 from whyglass.coalition.pairs import Draws, Stratum, allocate, strata
 from whyglass.coalition.players import Team
+from whyglass.coalition.surrogate import lasso_path
 from whyglass.errors import BadInput
-from whyglass.method import Axiom
+from whyglass.method import Axiom, positive_integer
 from whyglass.paper import Paper
 
 Weights = Literal["leverage", "kernel"]
@@ -36,14 +38,18 @@ class KernelSHAP(SampledCoalitions):
     standard errors of zero. Each pair uses one background row, in turn. Against one baseline row, where
     the sample allows it, products of three players are fitted beside if that lowers the error: they
     take up noise, and in the limit the Shapley values of the fit are those of the game. Standard errors
-    are those of the linearised regression; with products of three, which the scores choose, an interval
-    of one value was seen to cover 90% where 95% were meant. Units: score. Source: Lundberg & Lee
-    (2017), theorem 2; pairs: Covert & Lee (2021), "paired sampling"; leverage: Musco & Witter (2025),
-    algorithm 1.
+    are those of the linearised regression; with products of three, of the difference to the regression
+    on all pairs, without linearising. Units: score. Source: Lundberg & Lee (2017), theorem 2; pairs:
+    Covert & Lee (2021), "paired sampling"; leverage: Musco & Witter (2025), algorithm 1; residuals:
+    MacKinnon & White (1985), HC2.
 
     Args:
         weights: how often each size is drawn: all equally ("leverage"), or as the kernel weighs them
             ("kernel"). Either way the regression is weighted to the same solution.
+        features: at most this many players get a value, those that enter the lasso's path of the same
+            problem first; the regression is then theirs, the others get zero, and the values still add
+            up. They are Shapley values only where the others have none, and standard errors take the
+            choice as given. None, the default, is for all players.
 
     >>> import torch, whyglass
     >>> model = lambda x: x[:, 0] * x[:, 1] + x[:, 2]
@@ -52,6 +58,7 @@ class KernelSHAP(SampledCoalitions):
     """
 
     weights: Weights = "leverage"
+    features: int | None = None
 
     name: ClassVar[str] = "kernel-shap"
     shows: ClassVar[str] = (
@@ -75,6 +82,8 @@ class KernelSHAP(SampledCoalitions):
         super().__post_init__()
         if self.weights not in {"leverage", "kernel"}:
             raise BadInput(f'weights must be "leverage" or "kernel", not {self.weights!r}')
+        if self.features is not None:
+            positive_integer("features", self.features)
 
     def ready(self, team: Team, absent: Masker) -> None:
         self._pairs(team.count, absent)
@@ -119,11 +128,14 @@ class KernelSHAP(SampledCoalitions):
             for place, (start, stop) in enumerate(zip(taken, counts, strict=True)):
                 if start < stop:
                     members, which = draws[place].take(start, stop)
-                    sample[place].add(members, _halved(game, members, which, active))
+                    sample[place].add(members, which, _halved(game, members, which, active))
             taken = counts
-            off, error = self._solved(game, sample, layers)
-            values[active], errors[active] = even[active] + off, error
-            keep = self.loose(values[active], error, active)
+            if self.features is not None and self.features < game.n:
+                values[active], errors[active] = _few(game, sample, layers, active, self.features)
+            else:
+                off, errors[active] = self._solved(game, sample, layers)
+                values[active] = even[active] + off
+            keep = self.loose(values[active], errors[active], active)
             for one in sample:
                 one.keep(torch.isin(active, keep))
             active = keep
@@ -156,26 +168,6 @@ class KernelSHAP(SampledCoalitions):
         return stages[::-1]
 
 
-class Sample:
-    """The draws of one stratum so far: halves (D, n) and their responses (R, D, K)."""
-
-    def __init__(self, n: int) -> None:
-        self.members = torch.zeros(0, n, dtype=torch.bool)
-        self.responses: Tensor | None = None
-
-    def add(self, members: Tensor, responses: Tensor) -> None:
-        """Further draws."""
-        self.members = torch.cat([self.members, members])
-        self.responses = (
-            responses if self.responses is None else torch.cat([self.responses, responses], 1)
-        )
-
-    def keep(self, rows: Tensor) -> None:
-        """Drop the rows that are done."""
-        if self.responses is not None:
-            self.responses = self.responses[rows]
-
-
 def _halved(game: Game, members: Tensor, which: Tensor, active: Tensor) -> Tensor:
     """(R, D, K): half of v(S) - v(complement), less what an even share of the change makes of it."""
     plays = torch.cat([members, ~members])
@@ -186,55 +178,52 @@ def _halved(game: Game, members: Tensor, which: Tensor, active: Tensor) -> Tenso
     return (one - other - uneven * change) / 2
 
 
-def regress(
-    sample: list[Sample], layers: list[Stratum], n: int, triples: Tensor
+def _few(
+    game: Game, sample: list[Sample], layers: list[Stratum], active: Tensor, features: int
 ) -> tuple[Tensor, Tensor]:
-    """(R, n, K) deviations from even shares and their standard errors.
-
-    On pairs the problem is one of least squares in d = z'psi with d the halved difference, z the
-    membership less its mean, and psi summing to zero. Products of `triples` (T, 3) of players are
-    fitted beside, and their Shapley values added.
-    """
-    designs, responses, shares = [], [], []
-    for one, layer in zip(sample, layers, strict=True):
+    """(R, n, K) values and standard errors of the regression on the players that a lasso chooses."""
+    full, change = game.full[active][:, None], game.change[active]
+    members = torch.cat([one.members for one in sample])
+    halves: list[Tensor] = []
+    for one in sample:
         assert one.responses is not None
-        designs.append(_columns(one.members, layer.size, triples))
-        responses.append(one.responses)
-        shares.append(designs[-1].new_full((len(one.members),), layer.mass / len(one.members)))
-    design, response, share = torch.cat(designs), torch.cat(responses, 1), torch.cat(shares)
-    matrix = design.T @ (share[:, None] * design)
-    # Memberships have no part along the ones: adding them there makes the matrix regular.
-    matrix[:n, :n] += 1 / n
-    inverse = torch.linalg.pinv(matrix, hermitian=True)
-    fitted = torch.einsum("cj,dj,d,rdk->rck", inverse, design, share, response)
-    # The Shapley values of a product of three signs: two thirds each, less what it was reduced by.
-    values = torch.full((len(triples), n), -2 / n, dtype=torch.float64)
-    values.scatter_add_(1, triples, torch.full_like(values[:, :3], 2 / 3))
-    values = torch.cat([torch.eye(n, dtype=torch.float64), values])
-    pull = design @ inverse
-    # A residual is smaller than the error behind it by how much the fit leans on its pair: the power
-    # is between 1/2, right for equal errors, and the jackknife's 1, and covers best of the three.
-    lean = (share * (pull * design).sum(1)).clamp_max(0.9)
-    residual = (response - torch.einsum("dc,rck->rdk", design, fitted)) / (1 - lean)[
-        :, None
-    ] ** 0.75
-    slopes, psi = pull @ values, torch.einsum("cn,rck->rnk", values, fitted)
-    variance = torch.zeros_like(psi)
-    place = 0
-    for one, layer in zip(sample, layers, strict=True):
-        count = len(one.members)
-        piece = slice(place, place + count)
-        place += count
-        if count == layer.total:
-            continue  # the whole stratum: nothing was left to chance
-        parts = slopes[piece, :, None] * residual[:, piece, None] * (layer.mass / count)
-        variance += parts.var(1) * count * (1 - count / layer.total)
-    return psi, variance.sqrt()
-
-
-def _columns(members: Tensor, size: int, triples: Tensor) -> Tensor:
-    """Memberships less their mean, then products of signs less the mean sign: zero for everybody."""
-    n = members.shape[1]
-    z = members.double()
-    signs = 2 * z - 1
-    return torch.cat([z - size / n, signs[:, triples].prod(2) - signs.mean(1, keepdim=True)], 1)
+        apart = one.members.double().mean(1, keepdim=True) - 0.5
+        halves.append(one.responses + apart * (full - game.empties[active][:, one.which]))
+    response = torch.cat(halves, 1)
+    # What rounding leaves of nothing must not choose.
+    response[response.abs() <= 1e-12 * change.abs()[:, None]] = 0
+    share = torch.cat(
+        [
+            response.new_full((len(one.members),), layer.mass / len(one.members))
+            for one, layer in zip(sample, layers, strict=True)
+        ]
+    )
+    # A pair is its two coalitions, with opposite halves of their difference.
+    chosen = lasso_path(
+        torch.cat([members, ~members]),
+        share.repeat(2),
+        torch.cat([response, -response], 1),
+        features,
+    )
+    values = torch.zeros_like(chosen, dtype=torch.float64)
+    errors = torch.zeros_like(values)
+    kinds, kind = chosen.transpose(1, 2).reshape(-1, game.n).unique(dim=0, return_inverse=True)
+    kind = kind.reshape(len(active), -1)
+    for number, kept in enumerate(kinds):
+        if (
+            not kept.any()
+        ):  # no difference of a coalition to its complement: nobody is to be preferred
+            kept = torch.ones_like(kept)
+        count = int(kept.sum())
+        smaller: list[Sample] = []
+        for one, half in zip(sample, halves, strict=True):
+            apart = one.members[:, kept].double().mean(1, keepdim=True) - 0.5
+            even = apart * (full - game.empties[active][:, one.which])
+            smaller.append(Sample(count))
+            smaller[-1].add(one.members[:, kept], one.which, half - even)
+        off, error = regress(smaller, layers, count, torch.zeros(0, 3, dtype=torch.long))
+        mine = (kind == number)[:, None]
+        place = mine & kept[:, None]
+        values[place] = (off + change[:, None] / count)[mine.expand_as(off)]
+        errors[place] = error[mine.expand_as(off)]
+    return values, errors

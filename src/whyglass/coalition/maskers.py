@@ -20,9 +20,11 @@ from whyglass.baseline import (
     Conditional,
     Deletion,
     Gaussian,
+    Inpaint,
     background,
     resolve,
 )
+from whyglass.coalition.inpainting import inpainted
 from whyglass.coalition.players import Team
 from whyglass.errors import BadInput
 from whyglass.inputs import Leaves, explained
@@ -210,6 +212,8 @@ def masker(baseline: Baseline, scorer: Scorer, team: Team) -> Masker:
             return Regressed(team, points[0], data)
         positive_integer("Conditional neighbours", baseline.neighbours)
         return Nearby(team, points[0], data, baseline.neighbours)
+    if isinstance(baseline, Inpaint):
+        return inpainted(points, team)
     words = [
         index
         for index, (point, mask) in enumerate(zip(points, team.masks, strict=True))

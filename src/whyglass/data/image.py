@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from whyglass.baseline import Baseline, Blur, PerChannel
+from whyglass.baseline import Baseline, Blur, Inpaint, PerChannel
 from whyglass.errors import BadInput, MissingExtra
 
 INTERPOLATION = {
@@ -61,17 +61,20 @@ class Preprocess:
         return ((pixels - torch.tensor(self.mean)) / torch.tensor(self.std)).permute(2, 0, 1)
 
     def baseline(self, name: str) -> Baseline:
-        """A baseline by name: black, white, grey, blur, or a pixel value in [0, 1]."""
+        """A baseline by name: black, white, grey, blur, inpaint, or a pixel value in [0, 1]."""
         levels = {"black": 0.0, "grey": 0.5, "white": 1.0}
         if name == "blur":
             return Blur(self.crop / 20)
+        if name == "inpaint":
+            return Inpaint()
         try:
             level = levels[name] if name in levels else float(name)
         except ValueError:
             level = -1.0
         if not 0 <= level <= 1:
             raise BadInput(
-                f"baseline {name!r} is not black, grey, white, blur or a pixel value in [0, 1]"
+                f"baseline {name!r} is not black, grey, white, blur, inpaint or a pixel value "
+                "in [0, 1]"
             )
         return PerChannel(tuple((level - m) / s for m, s in zip(self.mean, self.std, strict=True)))
 

@@ -9,6 +9,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -21,6 +22,8 @@ from whyglass.views.colours import AGAINST, FOR, SIGNED, limit, overlay
 
 Array = NDArray[np.floating]
 TOP_FEATURES = 20
+# Players of fewer pixels than this are drawn without outlines, which would hide them.
+SMALLEST_OUTLINED = 9
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,8 @@ class Picture:
     """A heat map and the photograph under it, ready to draw.
 
     `heat` is (H, W), summed over channels and smoothed by `smoothing` pixels; `photo` (H, W, 3). Of a
-    map of levels it is the departure from their mean.
+    map of levels it is the departure from their mean. `players` (H, W) numbers the patches that stood
+    or fell together, if there are any.
     """
 
     heat: Array
@@ -36,6 +40,7 @@ class Picture:
     top: float
     smoothing: float
     levels: bool = False
+    players: NDArray[np.integer] | None = None
 
     @property
     def signed(self) -> bool:
@@ -73,13 +78,26 @@ def picture(explanation: Explanation, row: int = 0, target: int = 0) -> Picture:
     """What is drawn over an image (C, H, W)."""
     values, pixels = _one(explanation, row, target)
     heat = values.sum(0, keepdim=True)
-    smoothing = 0.0
-    if len(values) == len(pixels) and min(pixels.shape[1:]) >= 64:
+    smoothing, players = 0.0, patches(explanation)
+    if players is None and len(values) == len(pixels) and min(pixels.shape[1:]) >= 64:
         # A map of single pixels is too fine for the eye: what is shown is a local mean of it.
         smoothing = round(min(pixels.shape[1:]) / 100)
         heat = _smooth(heat, smoothing)
     array = (heat - heat.mean() if explanation.levels else heat)[0].numpy()
-    return Picture(array, photo(explanation, row), limit(array), smoothing, explanation.levels)
+    return Picture(
+        array, photo(explanation, row), limit(array), smoothing, explanation.levels, players
+    )
+
+
+def patches(explanation: Explanation) -> NDArray[np.integer] | None:
+    """The player of each pixel (H, W): None without players, or where they are too small to see."""
+    if explanation.players is None or explanation.player_values is None:
+        return None
+    mask = next((m for m in _all(explanation.players) if m.dim() == 3), None)
+    if mask is None or not bool((mask == mask[:1]).all()):
+        return None
+    count = explanation.player_values.shape[1]
+    return None if mask[0].numel() < SMALLEST_OUTLINED * count else mask[0].cpu().numpy()
 
 
 def photo(explanation: Explanation, row: int = 0) -> Array:
@@ -114,11 +132,21 @@ def draw_image(made: Figure, axes: Axes, shown: Picture) -> None:
 
 
 def draw_overlay(axes: Axes, shown: Picture) -> None:
-    """The photograph in grey, the heat in colour, and lines that tell its sign without colour."""
+    """The photograph in grey, the heat in colour, and lines that tell its sign without colour.
+
+    Thin lines part the players.
+    """
     height, width = shown.heat.shape
     grey = shown.photo @ np.array([0.299, 0.587, 0.114])
     axes.imshow(overlay(shown.heat, grey, shown.top), interpolation="lanczos")
-    coarse = _smooth(torch.from_numpy(shown.heat.copy())[None], max(height, width) / 40)[0].numpy()
+    coarse = shown.heat
+    if shown.players is None:
+        blurred = _smooth(torch.from_numpy(coarse.copy())[None], max(height, width) / 40)
+        coarse = blurred[0].numpy()
+    else:
+        edges = borders(shown.players)
+        for colour, weight in (("white", 1.2), ("#555555", 0.5)):
+            axes.add_collection(LineCollection(edges, colors=colour, linewidths=weight, alpha=0.8))
     top = float(np.abs(coarse).max())
     if top > 0:
         # White under a dark line shows on any ground.
@@ -133,6 +161,13 @@ def draw_overlay(axes: Axes, shown: Picture) -> None:
                         linestyles="solid" if colour == "white" else [style],
                     )
     axes.set_axis_off()
+
+
+def borders(players: NDArray[np.integer]) -> list[list[tuple[float, float]]]:
+    """The sides of pixels (x, y) between one player and another."""
+    below, right = players[1:] != players[:-1], players[:, 1:] != players[:, :-1]
+    lines = [[(x - 0.5, y + 0.5), (x + 0.5, y + 0.5)] for y, x in np.argwhere(below)]
+    return lines + [[(x + 0.5, y - 0.5), (x + 0.5, y + 0.5)] for y, x in np.argwhere(right)]
 
 
 def draw_bars(
@@ -158,7 +193,8 @@ def draw_bars(
     )
     axes.axvline(0, color="#444444", linewidth=0.8)
     axes.set_yticks(place, [names[i] for i in order], fontsize=8)
-    axes.set_xlabel("speaks against (hatched)   |   speaks for", fontsize=8)
+    meaning = "" if errors is None else "\nwhiskers: 95% intervals"
+    axes.set_xlabel("speaks against (hatched)   |   speaks for" + meaning, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
 
 
@@ -195,8 +231,14 @@ def _leaf(packed: object) -> Tensor:
     """The first tensor, or the first image among several."""
     if isinstance(packed, Tensor):
         return packed
-    leaves: list[Tensor] = list(packed.values() if isinstance(packed, dict) else packed)  # type: ignore[arg-type]
+    leaves = _all(packed)
     return next((leaf for leaf in leaves if leaf.dim() == 4), leaves[0])
+
+
+def _all(packed: object) -> list[Tensor]:
+    if isinstance(packed, Tensor):
+        return [packed]
+    return list(packed.values() if isinstance(packed, dict) else packed)  # type: ignore[arg-type]
 
 
 def _smooth(images: Tensor, sigma: float) -> Tensor:

@@ -126,6 +126,7 @@ def _card(explanation: Explanation) -> dict[str, Any]:
         "gradients": explanation.gradients,
         "seconds": explanation.seconds,
         "top": None,
+        "patches": None,
     }
     if _is_image(explanation):
         shown = picture(explanation)
@@ -136,11 +137,24 @@ def _card(explanation: Explanation) -> dict[str, Any]:
             "low": "below the mean" if shown.levels else "against",
             "high": "above the mean" if shown.levels else "for",
             "smoothing": shown.smoothing,
+            "patches": None if shown.players is None else _strongest(explanation),
             "alt": _describe(explanation, shown),
         }
     else:
         card |= {"image": data_uri(figure(explanation), DPI), "alt": explanation.method}
     return card
+
+
+def _strongest(explanation: Explanation) -> str:
+    """The players in words, the largest of them with its 95% interval."""
+    assert explanation.player_values is not None
+    values = explanation.player_values[0].reshape(explanation.player_values.shape[1], -1)[:, 0]
+    best = int(values.abs().argmax())
+    text = f"thin lines part {len(values)} patches; the strongest has {float(values[best]):+.3g}"
+    if explanation.player_std_error is not None:
+        error = float(explanation.player_std_error[0].reshape(len(values), -1)[best, 0])
+        text += f" ± {1.96 * error:.2g} (95% interval)"
+    return text + " as a whole, spread evenly over its pixels in the map"
 
 
 def _is_image(explanation: Explanation) -> bool:
