@@ -368,3 +368,10 @@ def test_settings_that_make_no_sense(settings: dict[str, Any], words: str) -> No
 def test_integers_are_refused() -> None:
     with pytest.raises(BadInput, match=r"must be floats.*at="):
         DASP()(lambda a, b: a, (torch.ones(1, 2), torch.ones(1, 2).long()))
+
+
+def test_more_passes_than_anyone_waits_for_are_refused() -> None:
+    with pytest.raises(
+        BadInput, match=r"dasp takes 1.2e\+06 passes a row for 150528 features.*sizes="
+    ):
+        DASP(sizes=4)(lambda x: x.flatten(1)[:, :2], torch.ones(1, 3, 224, 224))

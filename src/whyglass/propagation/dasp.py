@@ -23,6 +23,7 @@ from whyglass.scorer import Rows, Scorer
 
 TOLERANCE = 0.1
 LEAST_PAIRS = 4
+MOST = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +101,13 @@ class DASP(Method):
 
         starts, here = both_ends(baseline, scorer, False, prepare)
         players = Players(scorer.points, starts)
+        passes = 2 * players.count * len(self._sizes(players.count))
+        if passes > MOST:
+            raise BadInput(
+                f"dasp takes {passes:.2g} passes a row for {players.count} features, and stops at "
+                f"{MOST:,}: fewer sizes=, at= a small layer, or kernel-shap with players= that group "
+                "features"
+            )
         every = torch.arange(scorer.rows)
         before = scorer.scores(lambda piece: tuple(start[piece] for start in starts), every)
         values = self._values(scorer, players)
