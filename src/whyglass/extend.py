@@ -21,7 +21,8 @@ from whyglass.gradient.smoothing import Smoothing
 from whyglass.inputs import Leaves, Structure, explained, flat_sum, per_row, times
 from whyglass.method import Attribution, Axiom, Method, Need, positive, positive_integer
 from whyglass.paper import Paper
-from whyglass.propagation.engine import Call, Propagation, Table
+from whyglass.propagation.calls import Call, Table
+from whyglass.propagation.engine import Propagation
 from whyglass.propagation.lrp_rules import Flow, Rule
 from whyglass.propagation.relevance_method import RelevanceMethod
 from whyglass.scorer import Evaluated, Points, Scorer

@@ -16,8 +16,9 @@ from whyglass.checks import not_flat
 from whyglass.errors import BadInput
 from whyglass.inputs import Structure
 from whyglass.method import Attribution, Method, Need
+from whyglass.propagation.calls import Call, Table
 from whyglass.propagation.decompositions import DECOMPOSITIONS
-from whyglass.propagation.engine import Call, Propagation, Table, visible
+from whyglass.propagation.engine import Propagation, visible
 from whyglass.scorer import Rows, Scorer
 from whyglass.tokens import to_grid
 

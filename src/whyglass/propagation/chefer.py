@@ -11,8 +11,9 @@ from torch import Tensor
 
 from whyglass.paper import Paper
 from whyglass.propagation.attention import AttentionMethod, Matrices, Seen, chained, gathered
+from whyglass.propagation.calls import Call
 from whyglass.propagation.composites import composite
-from whyglass.propagation.engine import Call, layers_of
+from whyglass.propagation.engine import layers_of
 from whyglass.propagation.relevance import Relevance
 from whyglass.scorer import Rows, Scorer
 

@@ -21,8 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from whyglass.propagation.calls import Call, Kept, Policy, Table
 from whyglass.propagation.composites import Composite
-from whyglass.propagation.engine import Call, Kept, Policy, Propagation, Table
+from whyglass.propagation.engine import Propagation
 from whyglass.propagation.lrp_rules import Epsilon, Gamma, Rule, Zero
 from whyglass.propagation.norms import NORMS, layer_norm
 from whyglass.propagation.operations import MAX_POOLS, STRUCTURAL

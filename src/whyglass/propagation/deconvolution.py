@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from whyglass.paper import Paper
-from whyglass.propagation.engine import Rule
+from whyglass.propagation.calls import Rule
 from whyglass.propagation.gates import GatedMethod, deconvolved
 
 

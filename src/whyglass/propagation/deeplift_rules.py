@@ -9,23 +9,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from whyglass.propagation.engine import Call, Kept, derivative
-from whyglass.propagation.weighted import along, norm_scale, scaled, unbiased, weight_place
+from whyglass.propagation.calls import Call, Kept, derivative
+from whyglass.propagation.weighted import along, norm_scale
 
 PIECEWISE = frozenset({"relu", "relu6", "hardtanh", "leaky_relu", "threshold", "clamp", "abs"})
 # Below this share of its size a difference is rounding, and the slope there the derivative.
 SAME = {torch.float64: 1e-13, torch.float32: 1e-6}
 
 
-class _Scaled(torch.autograd.Function):
+class Scaled(torch.autograd.Function):
     """y as it is; backwards each multiplier times a slope of its own."""
 
     @staticmethod
@@ -67,7 +65,7 @@ def rescale(call: Call, scratch: Scratch) -> Tensor:
     with torch.no_grad():
         y = call.run({call.operands[0]: x.detach()})
         slope = _mean_slope(call, x.detach(), before, y, scratch)
-    return _Scaled.apply(x, y, slope)
+    return Scaled.apply(x, y, slope)
 
 
 def _mean_slope(call: Call, x: Tensor, before: Tensor, y: Tensor, scratch: Scratch) -> Tensor:
@@ -110,80 +108,7 @@ def batch_norm(call: Call) -> Tensor:
     x = call.leaves[call.operands[0]]
     with torch.no_grad():
         y = call.run()
-    return _Scaled.apply(x, y, along(norm_scale(call), y))
-
-
-@dataclass(frozen=True)
-class Sum:
-    """A weighted operation as the source of a sum; `scale` is that of a batch norm behind it."""
-
-    call: Call
-    scale: Tensor | None = None
-
-
-class _Apart(torch.autograd.Function):
-    """y as it is; backwards a multiplier for the positive terms of the sum and one for the negative."""
-
-    @staticmethod
-    def forward(ctx: Any, u: Tensor, y: Tensor, cancelled: _Cancelled) -> Tensor:
-        ctx.cancelled = cancelled
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, *multipliers: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.cancelled.back(multipliers[0]), None, None
-
-
-@dataclass(frozen=True)
-class _Cancelled:
-    """The positive and negative terms of a sum, as graphs over the rises and falls of its input."""
-
-    parts: tuple[Tensor, Tensor]
-    ways: tuple[Tensor, Tensor]
-    slopes: tuple[Tensor, Tensor]
-
-    def back(self, multiplier: Tensor) -> Tensor:
-        over = [multiplier * slope for slope in self.slopes]
-        up, down = torch.autograd.grad(self.parts, self.ways, over, retain_graph=True)
-        rise, fall = self.ways
-        return torch.where(rise > 0, up, torch.where(fall < 0, down, (up + down) / 2))
-
-
-def reveal_cancel(call: Call, source: Sum) -> Tensor:
-    """Elementwise y = f(x) of a sum x, whose positive and negative terms have a multiplier each.
-
-    Each is the mean effect of adding those terms before the others and after them:
-    dy+ = (f(x' + dx+) - f(x') + f(x' + dx+ + dx-) - f(x' + dx-)) / 2, and dy- likewise.
-    Shrikumar et al. (2017), section 3.5.3.
-    """
-    place, before = call.operands[0], call.baseline_leaves[call.operands[0]]
-    given = source.call.operands[0]
-    u, start = source.call.leaves[given], source.call.baseline_leaves[given]
-    weights = weight_place(source.call)
-    assert weights is not None
-    w = scaled(source.call.leaves[weights].detach(), source.scale)
-    step = u.detach() - start
-    ways = (step.clamp_min(0).requires_grad_(), step.clamp_max(0).requires_grad_())
-    with torch.enable_grad():
-        terms = [
-            [unbiased(source.call, {given: way}, part) for way in ways]
-            for part in (w.clamp_min(0), w.clamp_max(0))
-        ]
-        parts = (terms[0][0] + terms[1][1], terms[0][1] + terms[1][0])
-    with torch.no_grad():
-        y = call.run({place: call.leaves[place].detach()})
-        at_start = call.at_baseline
-        alone = [call.run({place: before + part}) for part in parts]
-        slopes: list[Tensor] = []
-        size = torch.maximum(call.leaves[place].detach().abs(), before.abs())
-        for part, one, other in zip(parts, alone, alone[::-1], strict=True):
-            slope = (one - at_start + y - other) / (2 * part)
-            near = part.abs() <= SAME.get(y.dtype, 1e-6) * size
-            if bool(near.any()):
-                slope = torch.where(near, (derivative(call) + derivative(call, before)) / 2, slope)
-            slopes.append(slope)
-    cancelled = _Cancelled(parts, ways, (slopes[0], slopes[1]))
-    return _Apart.apply(u, y, cancelled)
+    return Scaled.apply(x, y, along(norm_scale(call), y))
 
 
 def _square_root(x: Tensor, x0: Tensor, y: Tensor, y0: Tensor) -> Tensor:
@@ -255,183 +180,3 @@ def quotient(call: Call) -> Tensor:
     parts = [call.leaves[place] * (per_a, per_b)[place] for place in call.operands]
     total = parts[0] if len(parts) == 1 else parts[0] + parts[1]
     return Kept.apply(total.expand_as(y), y)
-
-
-def _falling(d: Tensor) -> Tensor:
-    """(1 - exp(-d)) / d for d >= 0, which is 1 at zero."""
-    d = d.clamp_min(torch.finfo(d.dtype).tiny)
-    return torch.expm1(-d).div_(d).neg_()
-
-
-def logsumexp(call: Call) -> Tensor:
-    """y = log sum_j exp(x_j) by the Rescale rule of exp and log, in logarithms.
-
-    With L(u, v) = (u - v) / log(u / v) the multipliers are L(exp x_j, exp x'_j) / L(exp y, exp y').
-    The logarithmic mean L is concave and homogeneous, so they add up to at most 1, however far apart
-    input and baseline are.
-    """
-    place = call.operands[0]
-    x, before = call.leaves[place], call.baseline_leaves[place]
-    args, kwargs = call.arguments()
-    given = dict(zip(("dim", "keepdim"), args[1:], strict=False)) | kwargs
-    with torch.no_grad():
-        y = torch.logsumexp(x, given["dim"], keepdim=True)
-        weights, _ = _log_sum_weights(x.detach(), before, given["dim"])
-    found = _Scaled.apply(x, y, weights)
-    return found if given.get("keepdim") else found.squeeze(given["dim"])
-
-
-class _Softmax(torch.autograd.Function):
-    """y as it is; backwards the rules of y = exp(x - log sum exp x), whose slopes are given."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, dim: int, slope: Tensor, weights: Tensor) -> Tensor:
-        ctx.save_for_backward(slope, weights)
-        ctx.dim = dim
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, *multipliers: Tensor) -> tuple[Tensor | None, ...]:
-        slope, weights = ctx.saved_tensors
-        found = multipliers[0] * slope
-        return found - weights * found.sum(ctx.dim, keepdim=True), None, None, None, None
-
-
-def softmax(call: Call) -> Tensor:
-    """y = exp(x - log sum exp x), by the Rescale rule of exp and `logsumexp`'s."""
-    place = call.operands[0]
-    x, before = call.leaves[place], call.baseline_leaves[place]
-    args, kwargs = call.arguments()
-    dim = args[1] if len(args) > 1 else kwargs["dim"]
-    with torch.no_grad():
-        y, y0 = call.run(), call.at_baseline
-        x, before = x.to(y.dtype), before.to(y.dtype)
-        weights, change = _log_sum_weights(x.detach(), before, dim)
-        largest = torch.maximum(y, y0)
-        slope = largest * _falling((x.detach() - before - change).abs())
-        slope = torch.where(largest == 0, 0.0, slope)
-    return _Softmax.apply(call.leaves[place].to(y.dtype), y, dim, slope, weights)
-
-
-def _log_sum_weights(x: Tensor, before: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """The multipliers of log sum exp, and its change with the axis kept."""
-    y, y0 = (torch.logsumexp(at, dim, keepdim=True) for at in (x, before))
-    share = torch.exp(torch.maximum(x, before) - torch.maximum(y, y0))
-    weights = share * _falling((x - before).abs()) / _falling((y - y0).abs())
-    return torch.where(share == 0, 0.0, weights), y - y0
-
-
-class _Normed(torch.autograd.Function):
-    """y as it is; backwards the rules of y = n w + b, n = c / s, s^2 = mean c^2 + eps.
-
-    With the quotient's, the square root's and the square's mean slopes, g = m w and t = s + s',
-    m_c = (2 g - (c + c') / N sum_i g_i (n + n')_i / t) / t.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, given: _Spread) -> Tensor:
-        ctx.given = given
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, *multipliers: Tensor) -> tuple[Tensor, None, None]:
-        given: _Spread = ctx.given
-        g = multipliers[0] if given.weight is None else multipliers[0] * given.weight
-        pull = (g * given.values).sum(given.axes, keepdim=True).div_(given.spread)
-        found = torch.addcmul(g * 2, pull, given.centred, value=-1).div_(given.spread)
-        if given.centring:
-            found = found.sub_(found.mean(given.axes, keepdim=True))
-        return found, None, None
-
-
-@dataclass(frozen=True)
-class _Spread:
-    """Of a norm at both ends: n + n', (c + c') / N and s + s'."""
-
-    axes: tuple[int, ...]
-    weight: Tensor | None
-    values: Tensor
-    centred: Tensor
-    spread: Tensor
-    centring: bool
-
-
-def norm(call: Call) -> Tensor:
-    """Layer and RMS norm by the rules of the operations they are made of, in closed form."""
-    place = call.operands[0]
-    centring = call.op == "layer_norm"
-    names = ("input", "normalized_shape", "weight", *(("bias",) if centring else ()), "eps")
-    args, kwargs = call.arguments()
-    given = dict(zip(names, args, strict=False)) | kwargs
-    axes = tuple(range(-len(tuple(given["normalized_shape"])), 0))
-    eps = given.get("eps", 1e-5 if centring else None)
-    with torch.no_grad():
-        y = call.run()
-        ends: list[tuple[Tensor, Tensor]] = []
-        for x in (call.leaves[place], call.baseline_leaves[place]):
-            c = x - x.mean(axes, keepdim=True) if centring else x
-            small = torch.finfo(x.dtype).eps if eps is None else eps
-            ends.append((c, c.square().mean(axes, keepdim=True).add_(small).sqrt_()))
-        (c, s), (c0, s0) = ends
-        count = c.numel() // s.numel()
-        spread = _Spread(
-            axes, given.get("weight"), c / s + c0 / s0, (c + c0).div_(count), s + s0, centring
-        )
-    return _Normed.apply(call.leaves[place], y, spread)
-
-
-class _Routed(torch.autograd.Function):
-    """y as it is; backwards each multiplier goes, scaled, to two places of the flat input."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, places: Tensor, scales: Tensor) -> Tensor:
-        ctx.save_for_backward(places, scales)
-        ctx.shape = x.shape
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, *multipliers: Tensor) -> tuple[Tensor, None, None, None]:
-        places, scales = ctx.saved_tensors
-        flat = multipliers[0].new_zeros(ctx.shape).flatten(0, 1).flatten(1)
-        found = (multipliers[0] * scales).flatten(1, 2).flatten(2)
-        for way, place in zip(found, places.flatten(1, 2).flatten(2), strict=True):
-            flat.scatter_add_(1, place, way)
-        return flat.reshape(ctx.shape), None, None, None
-
-
-def max_pool(call: Call) -> Any:
-    """y = max over a window, overlapping or not; exact for the change of every output.
-
-    With m = max(y, y'), the rise m - y' goes to the input's largest place and the fall y - m to the
-    baseline's largest place. Both places changed by at least as much, so no multiplier exceeds 1.
-    """
-    place = call.operands[0]
-    x, before = call.leaves[place], call.baseline_leaves[place]
-    dims = int(call.op.rstrip("d")[-1])
-    pool = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}[dims]
-    if call.op.startswith("adaptive"):
-        pool = {1: F.adaptive_max_pool1d, 2: F.adaptive_max_pool2d, 3: F.adaptive_max_pool3d}[dims]
-    batched = x if x.dim() == dims + 2 else x.unsqueeze(0)
-    settings = _settings(call)
-    with torch.no_grad():
-        other = before if before.dim() == dims + 2 else before.unsqueeze(0)
-        y, here = pool(batched.detach(), **settings, return_indices=True)
-        y0, there = pool(other, **settings, return_indices=True)
-        highest = torch.maximum(y, y0)
-        step = (batched.detach() - other).flatten(2)
-        scales = [
-            torch.where(change == 0, 0.0, change / step.gather(2, at.flatten(2)).view_as(change))
-            for change, at in ((highest - y0, here), (y - highest, there))
-        ]
-    found = _Routed.apply(batched, y, torch.stack([here, there]), torch.stack(scales))
-    return found if batched is x else found.squeeze(0)
-
-
-def _settings(call: Call) -> dict[str, Any]:
-    """Arguments of a pooling call by name."""
-    names = ("output_size",) if call.op.startswith("adaptive") else (
-        "kernel_size", "stride", "padding", "dilation", "ceil_mode",
-    )  # fmt: skip
-    args, kwargs = call.arguments()
-    given = dict(zip(names, args[1:], strict=False)) | kwargs
-    return {name: given[name] for name in names if given.get(name) is not None}

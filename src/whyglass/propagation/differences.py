@@ -12,18 +12,22 @@ from whyglass.baseline import Baseline, resolve
 from whyglass.checks import completeness
 from whyglass.inputs import Leaves, explained, times
 from whyglass.method import Attribution, Axiom, Method
+from whyglass.propagation import deeplift_closed as closed
 from whyglass.propagation import deeplift_rules as rules
-from whyglass.propagation.engine import Call, Policy, Propagation, Table, one_of, visible
+from whyglass.propagation.calls import Call, Policy, Table
+from whyglass.propagation.deeplift_pooling import max_pool
+from whyglass.propagation.engine import Propagation, one_of, visible
 from whyglass.propagation.operations import MAX_POOLS
+from whyglass.propagation.reveal_cancel import Sum, reveal_cancel
 from whyglass.propagation.weighted import joins, norm_scale, weight_place
 from whyglass.scorer import Rows, Scorer
 
-NAMED = dict.fromkeys(MAX_POOLS, rules.max_pool) | {
-    "logsumexp": rules.logsumexp,
+NAMED = dict.fromkeys(MAX_POOLS, max_pool) | {
+    "logsumexp": closed.logsumexp,
     "quotient": rules.quotient,
-    "softmax": rules.softmax,
-    "layer_norm": rules.norm,
-    "rms_norm": rules.norm,
+    "softmax": closed.softmax,
+    "layer_norm": closed.norm,
+    "rms_norm": closed.norm,
     "batch_norm": rules.batch_norm,
 }
 TOLERANCE = 1e-3
@@ -43,7 +47,7 @@ class Pass(Propagation):
         super().__init__(table, shadows=True, unsupported=unsupported)
         self._starts, self._rule = starts, rule
         self._records = rule != "rescale"
-        self._sums: dict[int, rules.Sum] = self.memory()
+        self._sums: dict[int, Sum] = self.memory()
         self.start_scores: Tensor | None = None
 
     def begin(self, leaves: Leaves) -> None:
@@ -62,15 +66,15 @@ class Pass(Propagation):
         if call.op == "batch_norm":
             before = self._sums.get(id(call.leaves[call.operands[0]]))
             if before is not None and before.scale is None and joins(before.call):
-                self._sums[id(result)] = rules.Sum(before.call, norm_scale(call))
+                self._sums[id(result)] = Sum(before.call, norm_scale(call))
         elif weight_place(call) is not None and (
             self._rule == "reveal-cancel" or not call.op.startswith("conv")
         ):
-            self._sums[id(result)] = rules.Sum(call)
+            self._sums[id(result)] = Sum(call)
 
     def _reveal_cancel(self, call: Call) -> Tensor:
         source = self._sums.get(id(call.leaves[call.operands[0]]))
-        return self._rescale(call) if source is None else rules.reveal_cancel(call, source)
+        return self._rescale(call) if source is None else reveal_cancel(call, source)
 
     def _rescale(self, call: Call) -> Tensor:
         return rules.rescale(call, self._scratch)

@@ -11,7 +11,8 @@ from torch import Tensor
 from whyglass.baseline import Baseline
 from whyglass.checks import not_flat
 from whyglass.method import Attribution, Method
-from whyglass.propagation.engine import Call, Propagation, Rule, Table, visible
+from whyglass.propagation.calls import Call, Rule, Table
+from whyglass.propagation.engine import Propagation, visible
 from whyglass.propagation.operations import GATES
 from whyglass.scorer import Rows, Scorer
 

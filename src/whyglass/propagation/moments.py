@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from whyglass.propagation.engine import Call, Propagation, Table
+from whyglass.propagation.calls import Call, Table
+from whyglass.propagation.engine import Propagation
 from whyglass.propagation.trees import Form
 
 COMPARISONS = frozenset(
@@ -55,7 +56,8 @@ class Random:
     spread: Spread
 
 
-Rule = Callable[[Call, "list[Random]"], "tuple[Tensor, Spread] | None"]
+Found = tuple[Tensor, Spread] | None
+Rule = Callable[[Call, "list[Random]"], Found]
 
 
 class Moments(Propagation):
@@ -104,6 +106,23 @@ class Moments(Propagation):
 
     def _set_item(self, args: tuple[Any, ...]) -> None:
         self._refuse("setitem", "has no rule for means and variances, so")
+
+
+def shared(
+    operands: list[Random], run: Callable[[list[Tensor]], Tensor]
+) -> tuple[Tensor | None, int]:
+    """Factors of what a call makes, and their sign: all operands have them, or those count as zero."""
+    known = [o.spread.shared for o in operands if o.spread.shared is not None]
+    if not known:
+        return None, 1
+    parts = [
+        o.spread.shared
+        if o.spread.shared is not None
+        else torch.zeros_like(o.mean).expand(len(known[0]), *o.mean.shape)
+        for o in operands
+    ]
+    made = [run([part[r] for part in parts]) for r in range(len(known[0]))]
+    return torch.stack(made), max(o.spread.sign for o in operands if o.spread.shared is not None)
 
 
 def changes(call: Call, operands: list[Random]) -> Callable[[list[Tensor]], Tensor]:

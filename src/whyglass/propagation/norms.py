@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from whyglass.propagation.engine import Call
+from whyglass.propagation.calls import Call
 
 
 def _given(call: Call, names: tuple[str, ...]) -> dict[str, Any]:

@@ -23,8 +23,9 @@ import torch
 from torch import Tensor
 
 from whyglass.errors import BadInput
+from whyglass.propagation.calls import Call, Kept, Policy, Table
 from whyglass.propagation.composites import SUMS, Composite
-from whyglass.propagation.engine import Call, Kept, Policy, Propagation, Table
+from whyglass.propagation.engine import Propagation
 from whyglass.propagation.lrp_rules import Gamma, Rule
 from whyglass.propagation.norms import NORMS
 from whyglass.propagation.operations import ADDITIVE, MAX_POOLS, STRUCTURAL

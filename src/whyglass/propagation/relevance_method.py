@@ -12,9 +12,10 @@ from whyglass.baseline import Baseline
 from whyglass.checks import Check, completeness_gap, worst_target
 from whyglass.inputs import flat_sum, times
 from whyglass.method import Attribution, Method
+from whyglass.propagation.calls import Policy
 from whyglass.propagation.coefficients import Coefficients, fits
 from whyglass.propagation.composites import Composite, composite
-from whyglass.propagation.engine import Policy, Propagation, layers_of, one_of, visible
+from whyglass.propagation.engine import Propagation, layers_of, one_of, visible
 from whyglass.propagation.lrp_rules import Rule
 from whyglass.propagation.relevance import Bias, Products, Relevance
 from whyglass.scorer import Rows, Scorer

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from whyglass.errors import BadInput
-from whyglass.propagation.engine import Call
+from whyglass.propagation.calls import Call
 from whyglass.propagation.lrp_rules import PROPORTIONAL, Flow, Part, Rule, falls, rises, same
 from whyglass.propagation.weighted import along, scaled, unbiased
 

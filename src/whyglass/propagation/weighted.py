@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from whyglass.propagation.engine import Call
+from whyglass.propagation.calls import Call
 
 BIASED = {"linear": 2, "batch_norm": 4} | {
     f"conv{kind}{d}d": 2 for kind in ("", "_transpose") for d in (1, 2, 3)
