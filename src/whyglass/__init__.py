@@ -32,6 +32,7 @@ from whyglass.coalition.occlusion import Occlusion
 from whyglass.coalition.owen import Owen
 from whyglass.coalition.permutation_shapley import PermutationShapley
 from whyglass.coalition.qii import QII, Disparity, group_disparity
+from whyglass.coalition.regression_adjusted_shapley import RegressionAdjustedShapley
 from whyglass.coalition.rise import RISE
 from whyglass.combined.guided_grad_cam import GuidedGradCAM
 from whyglass.errors import BadInput, MissingExtra, Unsupported, WhyglassError
@@ -145,6 +146,7 @@ __all__ = [
     "PerChannel",
     "PermutationShapley",
     "Probability",
+    "RegressionAdjustedShapley",
     "Rule",
     "Saliency",
     "ScoreCAM",

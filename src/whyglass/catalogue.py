@@ -24,6 +24,7 @@ from whyglass.coalition.occlusion import Occlusion
 from whyglass.coalition.owen import Owen
 from whyglass.coalition.permutation_shapley import PermutationShapley
 from whyglass.coalition.qii import QII
+from whyglass.coalition.regression_adjusted_shapley import RegressionAdjustedShapley
 from whyglass.coalition.rise import RISE
 from whyglass.combined.guided_grad_cam import GuidedGradCAM
 from whyglass.errors import BadInput
@@ -82,6 +83,7 @@ METHODS: dict[str, type[Method]] = {
         ExactShapley,
         PermutationShapley,
         KernelSHAP,
+        RegressionAdjustedShapley,
         LIME,
         Owen,
         QII,
