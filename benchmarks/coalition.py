@@ -247,6 +247,7 @@ def main() -> None:
     warnings.simplefilter("ignore")  # the peers' own
     logging.getLogger("shap").setLevel(logging.ERROR)
     print(machine())
+    chosen.cache.mkdir(parents=True, exist_ok=True)
     for name in chosen.cases:
         cases = CASES[name](chosen.data, chosen.cache, chosen.rows)
         accuracy(name, cases, chosen.goal, chosen.trace)

@@ -117,38 +117,33 @@ def test_a_budget_for_everything_is_exact() -> None:
     assert found.std_error.max() == 0
 
 
-@pytest.mark.parametrize("count", [1, 4])
-def test_intervals_cover(count: int) -> None:
-    x, data = draw(1, 6), draw(count, 6, seed=1)
+def smooth(z: Tensor) -> Tensor:
+    return 2 * (z.sum(1) / 2).tanh() + (z[:, 0] * z[:, 1] * z[:, 2] / 2).sin() + z[:, 3] * z[:, 4]
 
-    def model(z: Tensor) -> Tensor:
-        return knotted(z) + (z[:, 5] * z[:, 2]).sin()
 
-    exact = ExactShapley()(model, x, baseline=Background(data)).values
-    errors, said = [], []
-    for seed in range(150):
-        method = RegressionAdjustedShapley(budget=1 + count + 40 * count, seed=seed)
-        found = method(model, x, baseline=Background(data))
-        errors.append(found.values[0] - exact[0])
-        said.append(found.std_error[0])
-    off, error = torch.stack(errors), torch.stack(said)
+@pytest.mark.parametrize(("players", "count", "budget"), [(8, 1, 130), (6, 4, 165)])
+def test_intervals_cover(players: int, count: int, budget: int) -> None:
+    x, data = draw(1, players), draw(count, players, seed=1)
+    exact = ExactShapley()(smooth, x, baseline=Background(data)).values
+    runs = [
+        RegressionAdjustedShapley(budget=budget, seed=seed)(smooth, x, baseline=Background(data))
+        for seed in range(100)
+    ]
+    off = torch.cat([found.values for found in runs]) - exact
+    error = torch.cat([found.std_error for found in runs])
     rate = float((off.abs() <= 1.96 * error).double().mean())
     assert 0.92 <= rate <= 0.98, rate
-    assert (off.mean(0).abs() <= 4 * off.std(0) / 150**0.5).all()
+    assert (off.mean(0).abs() <= 4 * off.std(0) / 10).all()
 
 
 def test_a_smooth_model_needs_a_fraction_of_the_walks() -> None:
     x, data = draw(1, 8), draw(10, 8, seed=1)
-
-    def model(z: Tensor) -> Tensor:
-        return (z.sum(1) / 2).tanh() + (z[:, 0] * z[:, 1] * z[:, 2] / 2).sin()
-
-    exact = ExactShapley()(model, x, baseline=Background(data)).values
+    exact = ExactShapley()(smooth, x, baseline=Background(data)).values
     errors = []
     for kind in (RegressionAdjustedShapley, PermutationShapley):
-        found = kind(budget=400)(model, x, baseline=Background(data))
+        found = kind(budget=400)(smooth, x, baseline=Background(data))
         errors.append((found.values - exact).norm())
-    assert errors[0] < errors[1] / 3
+    assert errors[0] < errors[1] / 2
 
 
 @pytest.mark.parametrize("kind", ["tokens", "conditional"])
@@ -189,14 +184,14 @@ def test_tolerance_is_met_row_by_row_or_the_budget_spent() -> None:
     network = ZOO["mlp"]
     model, x = network.make(), network.inputs(4)
     data = Background(network.inputs(4, seed=5))
-    method = RegressionAdjustedShapley(budget=600, tol=0.03)
+    method = RegressionAdjustedShapley(budget=100, tol=0.2)
     found = method(model, x, target=1, baseline=data)
     spent = []
     for row in range(4):
         one = method(model, x[row : row + 1], target=1, baseline=data)
         torch.testing.assert_close(one.values[0], found.values[row])
         spent.append(one.evaluations)
-        assert one.std_error.norm() <= 0.03 * one.values.norm() or one.evaluations > 500
+        assert one.std_error.norm() <= 0.2 * one.values.norm() or one.evaluations > 90
     assert sum(spent) == found.evaluations
     assert len(set(spent)) > 1
 

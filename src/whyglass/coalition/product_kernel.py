@@ -119,6 +119,20 @@ class Regression:
         self.values = shares @ weights
         self.moved = -self._pull @ shares.T
 
+    def together(self, some: Tensor) -> Tensor:
+        """(S, S): what leaving out another pair, too, adds to half a pair's difference.
+
+        Differences alone are followed, not what a pair's sum does to them.
+        """
+        other = some + len(self.left)
+        odd = (self._basis[some] - self._basis[other]) / 2**0.5
+        off = (self.within[some] - self.within[other]) / 2
+        shared = odd @ odd.T
+        own = 1 - shared.diagonal()
+        both = own[:, None] * own - shared**2
+        found = (own * off[:, None] + shared * off) / both.clamp_min(1e-9) - (off / own)[:, None]
+        return found.fill_diagonal_(0)
+
     def raised(self, plays: slice) -> Tensor:
         """(D, E): what leaving a pair out adds to the residuals of other plays."""
         return self._pull @ self._basis[plays].T

@@ -19,6 +19,8 @@ from whyglass.errors import BadInput
 from whyglass.method import Axiom
 from whyglass.paper import Paper
 
+MOST_TOGETHER = 500
+
 
 @dataclass(frozen=True, kw_only=True)
 class RegressionAdjustedShapley(SampledCoalitions):
@@ -153,59 +155,93 @@ def adjusted(sample: Sample, scores: Tensor, ends: Tensor, spots: Tensor) -> tup
     spread = known.std()
     scale = torch.where(spread > 0, spread, torch.ones_like(spread))
     known = (known - known.mean()) / scale
-    if all(count == layer.total for layer, count in sample.layers):
-        found, parts = _shares(sample, known[: 2 * pairs], known[2 * pairs :])
-        spare = torch.zeros_like(parts)
-    else:
-        found, parts, spare = _surrogate(sample, known, spots)
-    variance, place = torch.zeros_like(found), 0
-    for layer, count in sample.layers:
-        piece, drawn = slice(place, place + count), count / layer.total
-        place += count
-        found = found + layer.mass * drawn * parts[piece].mean(0)
-        if drawn < 1:
-            # For the pairs that were not drawn speak those that were, each as left out: as many of
-            # one half as of the other.
-            halves = (spare[piece][turn::2].mean(0) for turn in range(2))
-            found = found + layer.mass * (1 - drawn) * sum(halves) / 2
-            variance += layer.mass**2 * (1 - drawn) * spare[piece].var(0) / count
-    return found * scale, variance.sqrt() * scale
+    counts = torch.tensor([count for _, count in sample.layers])
+    share = _each([layer.mass / count for layer, count in sample.layers], counts)
+    drawn = _each([count / layer.total for layer, count in sample.layers], counts)
+    if bool((drawn == 1).all()):
+        said = _said(sample, known[: 2 * pairs], known[2 * pairs :])
+        return (share * said).sum(0) * scale, torch.zeros_like(said[0])
+    inside, outside, together = _surrogate(sample, known, spots)
+    # For the pairs that were not drawn speak those that were, each as left out.
+    found = (share * (drawn * inside + (1 - drawn) * outside)).sum(0)
+    weight = share * (1 - drawn)
+    variance = torch.zeros_like(found)
+    for part, times in zip(
+        outside.split(counts.tolist()), (weight * share).split(counts.tolist()), strict=True
+    ):
+        if len(part) > 1:
+            variance += times.sum() * part.var(0)
+    variance += _shared(weight * _ways(sample), together)
+    return found * scale, variance.clamp_min(0).sqrt() * scale
 
 
-def _shares(sample: Sample, scores: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
-    """Even shares (n,) of the change, and (D, n) what each pair says of the way off them.
+def _each(strata: list[float], counts: Tensor) -> Tensor:
+    """(D, 1) a number of each pair's stratum."""
+    return torch.tensor(strata, dtype=torch.float64).repeat_interleave(counts)[:, None]
 
-    `ends` are (1 + A,), or (D, 1 + A) where they are others for each pair; then so are the shares.
+
+def _ways(sample: Sample) -> Tensor:
+    """(D, n) what half a difference between a coalition and its complement says of each player."""
+    n, size = sample.members.shape[1], sample.members.sum(1, keepdim=True)
+    # Over all pairs the covariance of memberships is that of even shares, this many times.
+    times = sum(layer.mass * layer.size * (n - layer.size) for layer, _ in sample.layers)
+    return (sample.members.double() - size.double() / n) * (n * (n - 1) / times)
+
+
+def _said(sample: Sample, scores: Tensor, ends: Tensor) -> Tensor:
+    """(D, n) values by each pair alone: even shares of the change, and the way off them.
+
+    `ends` are (1 + A,), or (D, 1 + A) where they are others for each pair.
     """
     members, n = sample.members, sample.members.shape[1]
-    size = members.sum(1).double()
     top, bottom = ends[..., 0], ends[..., 1:]
     own = bottom.expand(len(members), -1).gather(1, sample.which[:, None])[:, 0]
     one, other = scores.chunk(2)
-    off = (one - other - (2 * size - n) / n * (top - own)) / 2
-    # Over all pairs the covariance of memberships is that of even shares, this many times.
-    times = sum(layer.mass * layer.size * (n - layer.size) for layer, _ in sample.layers)
-    way = (members.double() - (size / n)[:, None]) * (n * (n - 1) / times)
+    uneven = (2 * members.sum(1).double() - n) / n
+    off = (one - other - uneven * (top - own)) / 2
     even = (top - bottom.mean(-1)) / n
-    return even[..., None].expand(*even.shape, n), off[:, None] * way
+    return even[..., None] + off[:, None] * _ways(sample)
 
 
 def _surrogate(sample: Sample, known: Tensor, spots: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The surrogate's values (n,), and (D, n) what each pair adds to them: in the fit, and left out."""
+    """(D, n) values by the surrogate and each pair, which is in the fit; the same, left out of it.
+
+    Last what two pairs do to one another, (S, S) of some of them.
+    """
     pairs = len(sample.members)
     plays = torch.cat([sample.members, ~sample.members])
     points = torch.where(plays, spots[:1], spots[1 + sample.which.repeat(2)])
-    values = torch.zeros_like(spots[0])
+    some = _some(pairs)
     inside = torch.zeros_like(sample.members, dtype=torch.float64)
     outside = torch.zeros_like(inside)
+    together = torch.zeros(len(some), len(some), dtype=torch.float64)
     for turn in range(2):
         tuning = (torch.arange(2 * pairs) % pairs) % 2 != turn
         lengths, noise = tuned(points[tuning], known[: 2 * pairs][tuning])
         fit = Regression(torch.cat([points, spots]), known, pairs, spots, lengths, noise)
         ends = fit.within[2 * pairs :]
-        even, off = _shares(sample, fit.within[: 2 * pairs], ends)
-        values, inside = values + (fit.values + even) / 2, inside + off / 2
+        inside += (fit.values + _said(sample, fit.within[: 2 * pairs], ends)) / 2
         ends = ends + fit.raised(slice(2 * pairs, None))
-        without, off = _shares(sample, fit.left.T.flatten(), ends)
-        outside[turn::2] = (fit.moved + without - even + off)[turn::2]
-    return values, inside, outside
+        said = fit.values + fit.moved + _said(sample, fit.left.T.flatten(), ends)
+        outside[turn::2] = said[turn::2]
+        together += fit.together(some) / 2
+    return inside, outside, together
+
+
+def _some(pairs: int) -> Tensor:
+    return torch.linspace(0, pairs - 1, min(pairs, MOST_TOGETHER)).long()
+
+
+def _shared(pulls: Tensor, together: Tensor) -> Tensor:
+    """(n,) variance because each of two pairs is in the fit that the other is held against.
+
+    Twice what they add to one another, the mean over pairs, that is the surrogate's own value, apart;
+    from some of the pairs for all.
+    """
+    some = _some(len(pulls))
+    found = torch.zeros_like(pulls[0])
+    for player, pull in enumerate(pulls[some].T):
+        moves = pull[:, None] * together
+        moves = moves - moves.mean(0) - moves.mean(1, keepdim=True) + moves.mean()
+        found[player] = (moves * moves.T).sum() - moves.diagonal().square().sum()
+    return found * (len(pulls) / len(some)) ** 2
