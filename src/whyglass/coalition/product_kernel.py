@@ -40,19 +40,22 @@ def tuned(points: Tensor, scores: Tensor) -> tuple[Tensor, float]:
     start = torch.where(spread > 0, spread, torch.ones_like(spread)) * z.shape[1] ** 0.5
     free = torch.cat([start.log(), start.new_tensor([math.log(0.01)])])
     eye = torch.eye(len(z), dtype=z.dtype)
-    with torch.enable_grad():
-        free.requires_grad_()
-        optimiser = torch.optim.Adam([free], lr=RATE)
-        for _ in range(STEPS):
-            scaled = z / free[:-1].exp()
-            covariance = kernel(scaled, scaled) + (free[-1].exp() + LEAST_NOISE) * eye
-            root = torch.linalg.cholesky(covariance)
-            white = _solve(root, y[None])
-            unlikely = len(z) / 2 * white.square().sum().clamp_min(1e-12).log()
-            optimiser.zero_grad()
-            (unlikely + root.diagonal().log().sum()).backward()
-            optimiser.step()
-    found = free.detach().exp()
+    optimiser = torch.optim.Adam([free], lr=RATE)
+    for _ in range(STEPS):
+        scaled = z / free[:-1].exp()
+        near = kernel(scaled, scaled)
+        root = torch.linalg.cholesky(near + (free[-1].exp() + LEAST_NOISE) * eye)
+        inverse = torch.cholesky_inverse(root)
+        weights = inverse @ y
+        scale = (y @ weights).clamp_min(1e-12) / len(z)
+        # Equation 5.9, with the variance at its best: the slope by each entry of the covariance.
+        slope = (inverse - weights[:, None] * weights / scale) / 2
+        near *= slope
+        by_length = near.sum(1) @ scaled.square() - (scaled * (near @ scaled)).sum(0)
+        by_noise = slope.diagonal().sum() * free[-1].exp()
+        free.grad = torch.cat([2 * by_length, by_noise[None]])
+        optimiser.step()
+    found = free.exp()
     return found[:-1], float(found[-1]) + LEAST_NOISE
 
 

@@ -32,14 +32,15 @@ class RegressionAdjustedShapley(SampledCoalitions):
     row. The surrogate :math:`h_{-p}` is a kernel regression on all of them but p, with a Gaussian
     kernel of one length a player, whose own Shapley values are exact; :math:`\hat\phi_p` estimates from
     the one pair, without bias. The lengths come from the half of the pairs that p is not in. So a
-    surrogate that fits saves evaluations, and one that does not fit biases nothing. Pairs of a size
-    all of which are drawn have no error. The values add up to the change of score exactly.
+    surrogate that fits saves evaluations, and for one that does not fit the adjustment makes up. Pairs
+    of a size all of which are drawn have no error. The values add up to the change of score exactly.
 
     A player's coordinate is its presence, with a `Background` the mean of its features. The regression
     takes seconds a row for thousands of evaluations: use it where the model is slow, and
-    `PermutationShapley` or `KernelSHAP` where it is fast. Standard errors are those of the adjustment.
-    Units: score. Source: Witter, Liu & Musco (2025), with another surrogate; leaving out by the hat
-    matrix: Rasmussen & Williams (2006), section 5.4.2.
+    `PermutationShapley` or `KernelSHAP` where it is fast. Standard errors are those of the adjustment;
+    where a few coalitions make most of what the surrogate misses they are too small until such
+    coalitions are drawn. Units: score. Source: Witter, Liu & Musco (2025), with another surrogate;
+    leaving out by the hat matrix: Rasmussen & Williams (2006), section 5.4.2.
 
     >>> import torch, whyglass
     >>> model = lambda x: x[:, 0] * x[:, 1] + x[:, 2]
