@@ -44,7 +44,7 @@ CASES: dict[str, Callable[[Path, Path, int], list[Case]]] = {
     "adult": lambda data, _cache, rows: [adult(data, rows)],
     "thirty": lambda _data, cache, rows: [thirty(cache, rows)],
     "superpixels": lambda _data, cache, _rows: [superpixels(cache)],
-    "questions": lambda data, cache, _rows: [*questions(data, cache, 3)],
+    "questions": lambda data, cache, _rows: [*questions(data, cache, 1)],
 }
 PATIENCE = 6.0  # seconds a row, where the model itself is fast
 

@@ -175,7 +175,7 @@ def questions(folder: Path, cache: Path, count: int) -> Iterator[Case]:
             0 * everybody,
             1000,
             10,
-            (100, 4000),
+            (1000, 1000),
         )
 
 
