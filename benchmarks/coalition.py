@@ -15,9 +15,9 @@ import argparse
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,52 +27,26 @@ from captum.attr import KernelShap, Lime, ShapleyValueSampling
 from torch import Tensor, nn
 
 import whyglass
+from benchmarks.coalition_cases import (
+    Case,
+    adult,
+    questions,
+    superpixels,
+    synthetic,
+    thirty,
+)
 from benchmarks.timing import HEADING, Call, alternate, machine
 
-COLUMNS = 12
-CASES = {"trained": (True, 100), "untrained": (False, 100), "one-row": (True, 1)}
-MOST = 150_000
-
-
-@dataclass(frozen=True)
-class Case:
-    """A network of 12 columns, rows to explain, and the rows that stand for absence."""
-
-    model: nn.Module
-    x: Tensor
-    background: Tensor
-    exact: Tensor
-
-
-def network(trained: bool) -> nn.Module:
-    """12-64-64-1; trained it follows products of two and three columns, a step and a sine."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        made = nn.Sequential(
-            nn.Linear(COLUMNS, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 1)
-        )
-        if trained:
-            x = torch.randn(4000, COLUMNS)
-            y = x[:, 0] * x[:, 1] + (2 * x[:, 2]).sin() + (x[:, 3] > 0) * x[:, 4]
-            y = y + x[:, 5] ** 2 / 2 - x[:, 6] * x[:, 7] * x[:, 8] + 0.3 * x[:, 9]
-            optimiser = torch.optim.Adam(made.parameters(), 3e-3)
-            for batch in (b for _ in range(60) for b in torch.randperm(4000).split(200)):
-                loss = ((made(x[batch])[:, 0] - y[batch]) ** 2).mean()
-                optimiser.zero_grad()
-                loss.backward()
-                optimiser.step()
-    return made.eval().requires_grad_(False)
-
-
-def case(name: str, rows: int) -> Case:
-    """A case of the table, with its truth."""
-    trained, count = CASES[name]
-    generator = torch.Generator().manual_seed(1)
-    model = network(trained)
-    x, data = (torch.randn(size, COLUMNS, generator=generator) for size in (rows, count))
-    exact = whyglass.ExactShapley()(model, x, baseline=whyglass.Background(data)).values
-    assert isinstance(exact, Tensor)
-    return Case(model, x, data, exact)
+CASES: dict[str, Callable[[Path, Path, int], list[Case]]] = {
+    "trained": lambda _data, _cache, rows: [synthetic(True, 100, rows)],
+    "untrained": lambda _data, _cache, rows: [synthetic(False, 100, rows)],
+    "one-row": lambda _data, _cache, rows: [synthetic(True, 1, rows)],
+    "adult": lambda data, _cache, rows: [adult(data, rows)],
+    "thirty": lambda _data, cache, rows: [thirty(cache, rows)],
+    "superpixels": lambda _data, cache, _rows: [superpixels(cache)],
+    "questions": lambda data, cache, _rows: [*questions(data, cache, 1)],
+}
+PATIENCE = 6.0  # seconds a row, where the model itself is fast
 
 
 class Counted(nn.Module):
@@ -91,110 +65,116 @@ class Counted(nn.Module):
         return self(torch.as_tensor(np.asarray(x), dtype=torch.float32))[:, 0].numpy()
 
 
-Ladder = Iterator[tuple[int, Callable[[], Any]]]
+Contender = Callable[[Case, Counted, int], Any]
 
 
-def ours(kind: Any, one: Case, model: Counted, **settings: Any) -> Ladder:
-    """Budgets that double, by root two."""
-    budget = 2 * COLUMNS + 3 * len(one.background) + 30
-    background = whyglass.Background(one.background)
-    while budget < MOST:
-        method = kind(budget=int(budget), **settings)
+def ours(kind: Any, **settings: Any) -> Contender:
+    """One of our methods, by budget."""
+
+    def call(one: Case, model: Counted, budget: int) -> Any:
+        background = whyglass.Background(one.background)
+        return kind(budget=budget, **settings)(model, one.x, baseline=background).values
+
+    return call
+
+
+def shap_permutation(one: Case, model: Counted, budget: int) -> Any:
+    """SHAP's own permutations, both ways; at least one a row."""
+    turn = 2 * one.x.shape[1] + 1
+    times = max(1, round(budget / turn / len(one.background)))
+    masker = shap.maskers.Independent(one.background.numpy(), len(one.background))
+    explainer = shap.PermutationExplainer(model.array, masker, seed=0)
+    return explainer(one.x.numpy(), max_evals=times * turn, silent=True).values
+
+
+def shap_sampling(one: Case, model: Counted, budget: int) -> Any:
+    """Štrumbelj & Kononenko's."""
+    np.random.seed(0)  # noqa: NPY002  SHAP draws from it
+    explainer = shap.SamplingExplainer(model.array, one.background.numpy())
+    return explainer.shap_values(one.x.numpy(), nsamples=budget, silent=True)
+
+
+def shap_kernel(one: Case, model: Counted, budget: int) -> Any:
+    """Without a lasso."""
+    np.random.seed(0)  # noqa: NPY002  SHAP draws from it
+    explainer = shap.KernelExplainer(model.array, one.background.numpy())
+    samples = max(2 * one.x.shape[1], budget // len(one.background))
+    return explainer.shap_values(one.x.numpy(), nsamples=samples, l1_reg=False, silent=True)
+
+
+def captum(kind: Any, each: Callable[[Case, int], int]) -> Contender:
+    """One baseline row after the other, as Captum has no background."""
+
+    def call(one: Case, model: Counted, budget: int) -> Any:
+        torch.manual_seed(0)
+        count, total = max(1, each(one, budget)), torch.zeros_like(one.x)
+        for base in one.background:
+            total += kind(lambda g: model(g)[:, 0]).attribute(one.x, base[None], n_samples=count)
+        return total / len(one.background)
+
+    return call
+
+
+CONTENDERS: dict[str, Contender] = {
+    "regression-adjusted-shapley": ours(whyglass.RegressionAdjustedShapley),
+    "permutation-shapley": ours(whyglass.PermutationShapley),
+    "kernel-shap, leverage": ours(whyglass.KernelSHAP),
+    "kernel-shap, kernel": ours(whyglass.KernelSHAP, weights="kernel"),
+    "SHAP permutation": shap_permutation,
+    "SHAP sampling": shap_sampling,
+    "SHAP kernel": shap_kernel,
+    "Captum sampling": captum(
+        ShapleyValueSampling, lambda one, budget: budget // one.x.shape[1] // len(one.background)
+    ),
+    "Captum kernel": captum(KernelShap, lambda one, budget: budget // len(one.background)),
+}
+
+
+def reach(contender: Contender, cases: list[Case], goal: float, trace: bool) -> str:
+    """Climb by root two until the median error is at the goal, or say what was reached."""
+    first = cases[0]
+    budget = float(first.least or 2 * first.x.shape[1] + 3 * len(first.background) + 30)
+    rows, text, last = sum(len(one.x) for one in cases), "nothing affordable", 0
+    while budget <= first.most:
+        errors, evaluations, start = [], 0, time.process_time()
         try:
-            method(lambda x: x.sum(1), one.x[:1], baseline=background)
+            for one in cases:
+                model = Counted(one.model)
+                found = np.asarray(contender(one, model, int(budget)), dtype=np.float64)
+                off = torch.from_numpy(found).reshape(one.exact.shape) - one.exact
+                errors.append(off.norm(dim=1) / one.exact.norm(dim=1))
+                evaluations += model.rows
         except whyglass.BadInput:  # does not pay for a first estimate
             budget *= 2**0.5
             continue
-        yield int(budget), lambda m=method: m(model, one.x, baseline=background).values
+        spent = (time.process_time() - start) / rows
+        if evaluations != last:
+            last, middle = evaluations, 100 * float(torch.cat(errors).median())
+            text = f"{middle:8.2f}%{evaluations / rows:12.0f}{1e3 * spent:12.1f}"
+            if trace:
+                print(f"    {text}", flush=True)
+            if middle <= goal:
+                return text
+            if evaluations / rows > first.most / 1.2 or (first.most > 10_000 and spent > PATIENCE):
+                break
         budget *= 2**0.5
-
-
-def peers(name: str, one: Case, model: Counted) -> Ladder:
-    """SHAP's and Captum's by how much they sample."""
-    x, data = one.x.numpy(), one.background.numpy()
-    for power in range(24):
-        count = max(1, round(2 ** (power / 2)))
-
-        def permutation(k: int = count) -> Any:
-            masker = shap.maskers.Independent(data, len(data))
-            explainer = shap.PermutationExplainer(model.array, masker, seed=0)
-            return explainer(x, max_evals=k * (2 * COLUMNS + 1), silent=True).values
-
-        def sampling(k: int = count) -> Any:
-            np.random.seed(0)  # noqa: NPY002  SHAP draws from it
-            explainer = shap.SamplingExplainer(model.array, data)
-            return np.squeeze(explainer.shap_values(x, nsamples=500 * k, silent=True))
-
-        def kernel(k: int = count) -> Any:
-            np.random.seed(0)  # noqa: NPY002  SHAP draws from it
-            explainer = shap.KernelExplainer(model.array, data)
-            samples = 30 + 10 * k
-            return np.squeeze(explainer.shap_values(x, nsamples=samples, l1_reg=False, silent=True))
-
-        def captum(kind: Any, k: int, **more: Any) -> Any:
-            torch.manual_seed(0)
-            total = torch.zeros_like(one.x)
-            for base in one.background:
-                total += kind(lambda g: model(g)[:, 0]).attribute(
-                    one.x, base[None], n_samples=k, **more
-                )
-            return total / len(one.background)
-
-        contenders: dict[str, Callable[[], Any]] = {
-            "SHAP permutation": permutation,
-            "SHAP sampling": sampling,
-            "SHAP kernel": kernel,
-            "Captum sampling": lambda k=count: captum(ShapleyValueSampling, k),
-            "Captum kernel": lambda k=count: captum(KernelShap, 15 + 5 * k),
-        }
-        yield count, contenders[name]
-
-
-def reach(ladder: Ladder, one: Case, model: Counted, goal: float) -> str:
-    """Climb until the median error is at the goal, or what was reached."""
-    text = "nothing affordable"
-    for _, call in ladder:
-        model.rows, start = 0, time.process_time()
-        found = torch.as_tensor(np.asarray(call()), dtype=torch.float64)
-        spent = (time.process_time() - start) / len(one.x)
-        error = (found - one.exact).norm(dim=1) / one.exact.norm(dim=1)
-        middle, cost = 100 * float(error.median()), model.rows / len(one.x)
-        text = f"{middle:8.2f}%{cost:12.0f}{1e3 * spent:12.1f}"
-        if middle <= goal:
-            return text
-        if cost > MOST / 1.5 or spent > 4:
-            break
     return text + "   (goal not reached)"
 
 
-def accuracy(name: str, rows: int, goal: float) -> None:
+def accuracy(name: str, cases: list[Case], goal: float, trace: bool) -> None:
     """The table of one case."""
-    one = case(name, rows)
-    model = Counted(one.model)
-    print(
-        f"\n{name}: {COLUMNS} columns, {len(one.background)} background rows, {rows} rows explained"
-    )
-    print(f"{'':<26}{'error':>9}{'evaluations':>12}{'CPU ms':>12}   a row, at {goal}%")
-    ladders: dict[str, Ladder] = {
-        "permutation-shapley": ours(whyglass.PermutationShapley, one, model),
-        "kernel-shap, leverage": ours(whyglass.KernelSHAP, one, model),
-        "kernel-shap, kernel": ours(whyglass.KernelSHAP, one, model, weights="kernel"),
-    }
-    theirs = [
-        "SHAP permutation",
-        "SHAP sampling",
-        "SHAP kernel",
-        "Captum sampling",
-        "Captum kernel",
-    ]
-    ladders |= {peer: peers(peer, one, model) for peer in theirs}
-    for contender, ladder in ladders.items():
-        print(f"{contender:<26}{reach(ladder, one, model, goal)}", flush=True)
+    rows, (count, columns) = sum(len(one.x) for one in cases), cases[0].background.shape
+    print(f"\n{name}: {columns} players, {count} background rows, {rows} rows explained")
+    if cases[0].doubt:
+        print(f"the reference's own error: {100 * max(one.doubt for one in cases):.2f}%")
+    print(f"{'':<28}{'error':>9}{'evaluations':>12}{'CPU ms':>12}   a row, at {goal}%")
+    for contender, call in CONTENDERS.items():
+        print(f"{contender:<28}{reach(call, cases, goal, trace)}", flush=True)
 
 
 def overhead(rows: int, seconds: float) -> None:
     """Ours over the floor; LIME against its peers."""
-    one = case("trained", rows)
+    one = synthetic(True, 100, rows)
     background = whyglass.Background(one.background)
     tables = {
         "permutation-shapley": (whyglass.PermutationShapley(budget=4501), background),
@@ -203,7 +183,7 @@ def overhead(rows: int, seconds: float) -> None:
     }
     for name, (method, baseline) in tables.items():
         evaluations = method(one.model, one.x, baseline=baseline).evaluations
-        keep = torch.rand(evaluations, COLUMNS) > 0.5
+        keep = torch.rand(evaluations, one.x.shape[1]) > 0.5
         row, base = (
             torch.randint(rows, (evaluations,)),
             torch.randint(len(one.background), (evaluations,)),
@@ -245,7 +225,7 @@ def lime_peers(one: Case) -> dict[str, Call]:
         def lime() -> None:
             for row in one.x.numpy():
                 explainer.explain_instance(
-                    row, model.array, num_features=COLUMNS, num_samples=count
+                    row, model.array, num_features=one.x.shape[1], num_samples=count
                 )
 
         calls["lime"] = lime
@@ -258,14 +238,19 @@ def main() -> None:
     parser.add_argument("--cases", nargs="*", choices=CASES, default=list(CASES))
     parser.add_argument("--rows", type=int, default=8)
     parser.add_argument("--goal", type=float, default=1.5)
+    parser.add_argument("--data", type=Path, default=Path("data"), help="has tabular/ and text/")
+    parser.add_argument("--cache", type=Path, default=Path("cache"), help="keeps the references")
+    parser.add_argument("--trace", action="store_true", help="print every rung of the ladder")
     parser.add_argument("--overhead", action="store_true")
     parser.add_argument("--seconds", type=float, default=20.0)
     chosen = parser.parse_args()
     warnings.simplefilter("ignore")  # the peers' own
     logging.getLogger("shap").setLevel(logging.ERROR)
     print(machine())
+    chosen.cache.mkdir(parents=True, exist_ok=True)
     for name in chosen.cases:
-        accuracy(name, chosen.rows, chosen.goal)
+        cases = CASES[name](chosen.data, chosen.cache, chosen.rows)
+        accuracy(name, cases, chosen.goal, chosen.trace)
     if chosen.overhead:
         overhead(chosen.rows, chosen.seconds)
 

@@ -33,6 +33,7 @@ from whyglass.coalition.occlusion import Occlusion
 from whyglass.coalition.owen import Owen
 from whyglass.coalition.permutation_shapley import PermutationShapley
 from whyglass.coalition.qii import QII, Disparity, group_disparity
+from whyglass.coalition.regression_adjusted_shapley import RegressionAdjustedShapley
 from whyglass.coalition.rise import RISE
 from whyglass.coalition.shapley_regression import ShapleyRegression, r_squared_shares
 from whyglass.combined.guided_grad_cam import GuidedGradCAM
@@ -149,6 +150,7 @@ __all__ = [
     "PerChannel",
     "PermutationShapley",
     "Probability",
+    "RegressionAdjustedShapley",
     "Retrained",
     "Rule",
     "Saliency",

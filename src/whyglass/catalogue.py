@@ -24,6 +24,7 @@ from whyglass.coalition.occlusion import Occlusion
 from whyglass.coalition.owen import Owen
 from whyglass.coalition.permutation_shapley import PermutationShapley
 from whyglass.coalition.qii import QII
+from whyglass.coalition.regression_adjusted_shapley import RegressionAdjustedShapley
 from whyglass.coalition.rise import RISE
 from whyglass.coalition.shapley_regression import ShapleyRegression
 from whyglass.combined.guided_grad_cam import GuidedGradCAM
@@ -83,6 +84,7 @@ METHODS: dict[str, type[Method]] = {
         ExactShapley,
         PermutationShapley,
         KernelSHAP,
+        RegressionAdjustedShapley,
         ShapleyRegression,
         LIME,
         Owen,

@@ -102,6 +102,7 @@ def take_form(masks: list[Tensor], inputs: Inputs) -> Any:
 BUDGETS: dict[str, dict[str, Any]] = {
     "permutation-shapley": {"budget": 60},
     "kernel-shap": {"budget": 26},
+    "regression-adjusted-shapley": {"budget": 40},
     "lime": {"budget": 26},
     "owen": {"budget": 60},
     "qii": {"budget": 60},
