@@ -146,10 +146,12 @@ def questions(folder: Path, cache: Path, count: int) -> Iterator[Case]:
 
     network = MiniLM("sdpa").eval().requires_grad_(False)
     known = {split: trec(folder, split) for split in ("train", "test")}
-    ids = [tokens([question])["input_ids"] for question, _ in known["train"]]
-    right = [one.shape[1] == QUESTION + 2 for one in ids]
-    long = [one for one, fits in zip(ids, right, strict=True) if fits]
-    known["train"] = [one for one, fits in zip(known["train"], right, strict=True) if not fits]
+    every = tokens([question for question, _ in known["train"]])
+    right = every["attention_mask"].sum(1) == QUESTION + 2
+    long = every["input_ids"][right, None, : QUESTION + 2]
+    known["train"] = [
+        one for one, fits in zip(known["train"], right.tolist(), strict=True) if not fits
+    ]
     kept = cache / "trec-head.pt"
     if not kept.exists():
         head, share = trained_head(network, known)
@@ -157,8 +159,8 @@ def questions(folder: Path, cache: Path, count: int) -> Iterator[Case]:
         torch.save(head, kept)
     network.head.load_state_dict(torch.load(kept))
     for place, question in enumerate(long[:count]):
-        every = torch.ones_like(question)
-        best = int(network(input_ids=question, attention_mask=every).argmax())
+        here = torch.ones_like(question)
+        best = int(network(input_ids=question, attention_mask=here).argmax())
 
         def make(present: Tensor, ids: Tensor = question) -> Tensor:
             ends = torch.ones(len(present), 1, dtype=torch.bool)
