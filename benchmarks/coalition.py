@@ -1,12 +1,15 @@
 """Shapley estimators and LIME against SHAP, Captum and lime: what a given accuracy costs.
 
     python -m benchmarks.coalition [--cases trained] [--rows 8] [--goal 1.5] [--overhead]
+                                   [--data shared/data] [--cache DIR] [--trace]
 
-Truth is every coalition. For each contender the budget rises until the median over rows of the relative
-error (Euclidean norms) is at the goal; printed are evaluations of the model a row, counted by the model
-itself, and processor seconds a row, all in one process. `--overhead` times one call of each of ours
-against the floor, the same evaluations of the same masked rows in a plain loop, and lime and Captum's
-LIME in the same rounds. lime is timed if it is installed; the error of its slopes is no question here.
+The cases are those of `benchmarks.coalition_cases`. For each contender the budget rises until the
+median over rows of the relative error (Euclidean norms) is at the goal; printed are evaluations of the
+model a row, counted by the model itself, and processor time a row, all in one process. Where an
+evaluation takes milliseconds there is one budget for all. SHAP's partition explainer is left out: its
+values are Owen's. `--overhead` times a call of each of ours against the floor, the same evaluations of
+the same masked rows in a plain loop, and lime and Captum's LIME in the same rounds. lime is timed if it
+is installed; the error of its slopes is no question here.
 """
 
 from __future__ import annotations
