@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tests.propagation.test_lrp_rules import dense
 from tests.zoo.networks import ZOO
@@ -85,6 +88,34 @@ def test_a_rule_by_layer_name(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
     plain = LRP(rule="zero", bias="share")(net, x, target=1).values
     assert not torch.allclose(one[0], plain)  # type: ignore[arg-type]
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return functional.scaled_dot_product_attention(q, k, v)
+
+
+FIXED = torch.randn(2, 5, 4, dtype=F64, generator=torch.Generator().manual_seed(1))
+SPELLED: dict[str, Callable[..., Tensor]] = {
+    "values constant": lambda q: attend(q, q, FIXED),
+    "keys constant": lambda q: attend(q, FIXED, q),
+    "values a gate": lambda q: attend(q, q, q.sigmoid()),
+    "scores constant": lambda q: attend(FIXED, FIXED, q),
+    "a mask that is explained": lambda q: functional.scaled_dot_product_attention(
+        q, q, q, attn_mask=q @ q.mT
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(SPELLED))
+@pytest.mark.parametrize("kind", [CPLRP, AttnLRP])
+def test_attention_of_which_a_part_is_constant_or_a_gate(
+    name: str, kind: type[RelevanceMethod], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = torch.randn(2, 5, 4, dtype=F64, generator=torch.Generator().manual_seed(0))
+    net = lambda q: SPELLED[name](q).sum((1, 2))  # noqa: E731
+    one, other = both(kind(rule=EXACT, bias="share"), monkeypatch, net, x)
+    assert other[0].any()
+    torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
 def test_which_composites_a_gradient_is_enough_for() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -145,3 +146,26 @@ def test_deep_shap_at_a_layer() -> None:
     model = net.make()
     found = DeepSHAP()(model, net.inputs(), at=net.at, baseline=Background(net.inputs(4)))
     assert found.checks[0].measured < 1e-9
+
+
+@pytest.mark.parametrize("function", [torch.relu, torch.abs, lambda x: x.clamp(-0.5, 0.5)])
+def test_memory_in_another_order(function: Callable[[Tensor], Tensor]) -> None:
+    """Transposed tensors and channels last, with places that the baseline does not change."""
+    generator = torch.Generator().manual_seed(0)
+    x, start = torch.randn(2, 2, 3, 4, 5, dtype=F64, generator=generator).unbind(0)
+    start[:, :, :2] = x[:, :, :2]
+    weights = torch.randn(2, 4, 5, 3, dtype=F64, generator=generator)
+
+    def network(x: Tensor) -> Tensor:
+        return (function(x.movedim(1, 3)) * weights).sum((1, 2, 3))
+
+    found = DeepLIFT()(network, x, baseline=start)
+    plain = DeepLIFT()(
+        lambda x: (function(x) * weights.movedim(3, 1)).sum((1, 2, 3)), x, baseline=start
+    )
+    assert found.verdict == "pass"
+    torch.testing.assert_close(found.values, plain.values)
+    channels_last = x.to(memory_format=torch.channels_last)
+    assert not channels_last.is_contiguous()
+    other = DeepLIFT()(network, channels_last, baseline=start)
+    torch.testing.assert_close(other.values, plain.values)

@@ -18,8 +18,8 @@ from whyglass.inputs import Structure
 from whyglass.method import Attribution, Method, Need
 from whyglass.propagation.calls import Call, Table
 from whyglass.propagation.decompositions import DECOMPOSITIONS
-from whyglass.propagation.engine import Propagation, visible
-from whyglass.scorer import Rows, Scorer
+from whyglass.propagation.engine import Propagation, intercepted
+from whyglass.scorer import Scorer
 from whyglass.tokens import to_grid
 
 OPENED = ("scaled_dot_product_attention", "multi_head_attention_forward")
@@ -97,16 +97,7 @@ class AttentionMethod(Method):
         """(B, T, T), a target at a time."""
 
     def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
-        visible(scorer.model)
-        watched: list[Watch] = []
-
-        def around(_piece: slice, _rows: Rows) -> Watch:
-            watched.append(Watch())
-            return watched[-1]
-
-        scorer.interception = around
-        here = scorer.at_inputs(gradient=True)
-        scorer.interception = None
+        here, watched = intercepted(scorer, lambda _: Watch())
         layers = gathered([one.seen for one in watched], len(scorer.target.terms))
         maps: list[Tensor] = []
         for matrix, slope in zip(self.mixed(scorer, layers), layers[-1].gradients, strict=True):

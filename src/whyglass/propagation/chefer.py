@@ -13,9 +13,9 @@ from whyglass.paper import Paper
 from whyglass.propagation.attention import AttentionMethod, Matrices, Seen, chained, gathered
 from whyglass.propagation.calls import Call
 from whyglass.propagation.composites import composite
-from whyglass.propagation.engine import layers_of
+from whyglass.propagation.engine import intercepted, layers_of
 from whyglass.propagation.relevance import Relevance
-from whyglass.scorer import Rows, Scorer
+from whyglass.scorer import Scorer
 
 
 class _Watched(Relevance):
@@ -61,16 +61,8 @@ class Chefer(AttentionMethod):
     )
 
     def mixed(self, scorer: Scorer, layers: Sequence[Matrices]) -> list[Tensor]:
-        passes: list[_Watched] = []
         owners = layers_of(scorer.model)
-
-        def around(_piece: slice, _rows: Rows) -> _Watched:
-            passes.append(_Watched(owners))
-            return passes[-1]
-
-        scorer.interception = around
-        scorer.at_inputs(gradient=True)
-        scorer.interception = None
+        _, passes = intercepted(scorer, lambda _: _Watched(owners))
         relevant = gathered([one.seen for one in passes], len(layers[0].gradients))
         size = layers[0].weights.shape[-1]
         one = torch.eye(size, dtype=layers[0].weights.dtype, device=layers[0].weights.device)

@@ -26,8 +26,8 @@ from whyglass.propagation.composites import Composite
 from whyglass.propagation.engine import Propagation
 from whyglass.propagation.lrp_rules import Epsilon, Gamma, Rule, Zero
 from whyglass.propagation.norms import NORMS, layer_norm
-from whyglass.propagation.operations import MAX_POOLS, STRUCTURAL
-from whyglass.propagation.relevance import AFFINE, GATES, NORMALISERS, Products
+from whyglass.propagation.operations import MAX_POOLS
+from whyglass.propagation.relevance import GATES, NORMALISERS, Products, stays
 from whyglass.propagation.trees import leaves_of
 from whyglass.propagation.weighted import along, joins, norm_scale, weight_place
 
@@ -126,8 +126,7 @@ class Coefficients(Propagation):
 
     def made(self, call: Call, result: Any) -> None:
         """What moves a gate, or adds a constant to it, is one."""
-        kept = call.op in STRUCTURAL or (len(call.operands) == 1 and call.op in AFFINE)
-        if kept and any(id(call.leaves[place]) in self._gates for place in call.operands):
+        if stays(call) and any(id(call.leaves[place]) in self._gates for place in call.operands):
             self._mark(result)
 
     def _mark(self, result: Any) -> None:
@@ -175,7 +174,9 @@ class Coefficients(Propagation):
         role = (*ATTENTION[:count], *names)
         given = {role[place]: place for place in call.operands}
         scores = {"query", "key", "attn_mask"} & set(given)
-        if self._products == "signal":
+        value = given.get("value")
+        signal = value is not None and id(call.leaves[value]) not in self._gates
+        if self._products == "signal" and signal:
             return call.run({given[name]: call.leaves[given[name]].detach() for name in scores})
         half = 0.5 if scores and "value" in given else 1.0
         shares = dict.fromkeys(given, half)

@@ -27,11 +27,6 @@ def _dtype(given: tuple[Any, ...]) -> torch.dtype | None:
     return next((one for one in given if isinstance(one, torch.dtype)), None)
 
 
-def softmax(_: Propagation, input: Tensor, dim: int, *rest: Any, **named: Any) -> Tensor:  # noqa: A002  torch's name
-    """exp(x - log sum exp x): unlike a quotient of sums, all its multipliers stay within 1."""
-    return torch.exp(F.log_softmax(input, dim, dtype=_dtype((*rest, *named.values()))))
-
-
 def log_softmax(_: Propagation, input: Tensor, dim: int, *rest: Any, **named: Any) -> Tensor:  # noqa: A002  torch's name
     """x - log sum exp x."""
     wanted = _dtype((*rest, *named.values()))
@@ -70,22 +65,6 @@ def _standardise(x: Tensor, axes: tuple[int, ...], eps: float) -> Tensor:
     return centred / torch.sqrt(torch.square(centred).mean(axes, keepdim=True) + eps)
 
 
-def layer_norm(
-    _: Propagation,
-    input: Tensor,  # noqa: A002  torch's name
-    normalized_shape: Any,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 1e-5,
-    *__: Any,
-) -> Tensor:
-    """(x - mean) / sqrt(var + eps) * weight + bias over the last axes."""
-    count = len(tuple(normalized_shape))
-    found = _standardise(input, tuple(range(-count, 0)), eps)
-    found = found if weight is None else found * weight
-    return found if bias is None else found + bias
-
-
 def group_norm(
     _: Propagation,
     input: Tensor,  # noqa: A002  torch's name
@@ -95,7 +74,7 @@ def group_norm(
     eps: float = 1e-5,
     *__: Any,
 ) -> Tensor:
-    """Layer norm within groups of channels."""
+    """(x - mean) / sqrt(var + eps) * weight + bias within groups of channels."""
     shape = input.shape
     found = _standardise(input.reshape(shape[0], num_groups, -1), (-1,), eps).reshape(shape)
     return _affine(found, weight, bias)
@@ -123,20 +102,6 @@ def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     shape = (1, -1, *[1] * (x.dim() - 2))
     x = x if weight is None else x * weight.reshape(shape)
     return x if bias is None else x + bias.reshape(shape)
-
-
-def rms_norm(
-    _: Propagation,
-    input: Tensor,  # noqa: A002  torch's name
-    normalized_shape: Any,
-    weight: Tensor | None = None,
-    eps: float | None = None,
-) -> Tensor:
-    """x / sqrt(mean x^2 + eps) * weight over the last axes."""
-    axes = tuple(range(-len(tuple(normalized_shape)), 0))
-    eps = torch.finfo(input.dtype).eps if eps is None else eps
-    found = input / torch.sqrt(torch.square(input).mean(axes, keepdim=True) + eps)
-    return found if weight is None else found * weight
 
 
 def glu(_: Propagation, input: Tensor, dim: int = -1) -> Tensor:  # noqa: A002  torch's name
@@ -373,16 +338,13 @@ def _additive(mask: Tensor, dtype: torch.dtype, low: float) -> Tensor:
 
 
 DECOMPOSITIONS: dict[str, Callable[..., Any]] = {
-    "softmax": softmax,
     "log_softmax": log_softmax,
     "div": divide,
     "rdiv": divide_swapped,
     "addmm": addmm,
     "baddbmm": addmm,
-    "layer_norm": layer_norm,
     "group_norm": group_norm,
     "instance_norm": instance_norm,
-    "rms_norm": rms_norm,
     "glu": glu,
     "var": variance,
     "std": deviation,

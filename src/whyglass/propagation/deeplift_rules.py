@@ -91,7 +91,7 @@ def _without_gaps(call: Call, x: Tensor, slope: Tensor, scratch: Scratch) -> Ten
     gaps = scratch.gaps(slope)
     if any(isinstance(leaf, Tensor) and leaf is not x for leaf in call.leaves[1:]):
         return torch.where(gaps.view(x.shape), derivative(call), slope)
-    places = _places(gaps)
+    places, slope = _places(gaps), slope.contiguous()
     slope.view(-1)[places] = derivative(call, x.flatten()[places]).nan_to_num(0.0, 0.0, 0.0)
     return slope
 

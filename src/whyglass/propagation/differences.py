@@ -16,11 +16,11 @@ from whyglass.propagation import deeplift_closed as closed
 from whyglass.propagation import deeplift_rules as rules
 from whyglass.propagation.calls import Call, Policy, Table
 from whyglass.propagation.deeplift_pooling import max_pool
-from whyglass.propagation.engine import Propagation, one_of, visible
+from whyglass.propagation.engine import Propagation, intercepted, one_of
 from whyglass.propagation.operations import MAX_POOLS
 from whyglass.propagation.reveal_cancel import Sum, reveal_cancel
 from whyglass.propagation.weighted import joins, norm_scale, weight_place
-from whyglass.scorer import Rows, Scorer
+from whyglass.scorer import Scorer
 
 NAMED = dict.fromkeys(MAX_POOLS, max_pool) | {
     "logsumexp": closed.logsumexp,
@@ -84,18 +84,12 @@ def propagate(
     scorer: Scorer, baseline: Baseline, rule: Differences, unsupported: Policy
 ) -> tuple[Attribution, list[Pass]]:
     """DeepLIFT's answer, and the passes that it came from."""
-    visible(scorer.model)
     if scorer.probe is not None:
         scorer.at_inputs(gradient=False)
     starts = resolve(baseline, scorer)
-    passes: list[Pass] = []
-
-    def around(piece: slice, _rows: Rows) -> Pass:
-        passes.append(Pass(tuple(start[piece] for start in starts), rule, unsupported))
-        return passes[-1]
-
-    scorer.interception = around
-    here = scorer.at_inputs(gradient=True)
+    here, passes = intercepted(
+        scorer, lambda piece: Pass(tuple(start[piece] for start in starts), rule, unsupported)
+    )
     scorer.cost.evaluations += scorer.rows
     found = [p.start_scores for p in passes if p.start_scores is not None]
     start_scores = torch.cat(found)

@@ -7,8 +7,8 @@ that called it. Rules that compare with a baseline need the same tensor at the b
 `shadows` each tracked tensor has one, computed beside it by the same calls.
 
 In-place calls run out of place; later uses of the overwritten tensor meet the new one. Composite
-calls (softmax, layer norm, attention, recurrent layers) run as the elementary calls of their
-decomposition, under the same mode.
+calls (group norm, attention, recurrent layers) for which the table names no rule run as the elementary
+calls of their decomposition, under the same mode.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 import weakref
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -34,6 +34,9 @@ from whyglass.propagation.operations import (
     name_of,
 )
 from whyglass.propagation.trees import Form, leaves_of, mapped, packed, unpacked
+from whyglass.scorer import Evaluated, Rows, Scorer
+
+P = TypeVar("P", bound="Propagation")
 
 
 def one_of(name: str, value: object, kind: Any) -> None:
@@ -269,6 +272,21 @@ class Propagation(TorchFunctionMode):
             f"operation {op!r} {why} this method cannot pass through it; called at {_caller()}. Ways "
             f"out: {self.ways_out}"
         )
+
+
+def intercepted(scorer: Scorer, make: Callable[[slice], P]) -> tuple[Evaluated, list[P]]:
+    """Scores and changed gradients at the inputs, and the passes: a new one each piece of the batch."""
+    visible(scorer.model)
+    passes: list[P] = []
+
+    def around(piece: slice, _rows: Rows) -> P:
+        passes.append(make(piece))
+        return passes[-1]
+
+    scorer.interception = around
+    here = scorer.at_inputs(gradient=True)
+    scorer.interception = None
+    return here, passes
 
 
 class _Ref(weakref.ref[Tensor]):

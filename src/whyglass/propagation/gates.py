@@ -12,9 +12,9 @@ from whyglass.baseline import Baseline
 from whyglass.checks import not_flat
 from whyglass.method import Attribution, Method
 from whyglass.propagation.calls import Call, Rule, Table
-from whyglass.propagation.engine import Propagation, visible
+from whyglass.propagation.engine import Propagation, intercepted
 from whyglass.propagation.operations import GATES
-from whyglass.scorer import Rows, Scorer
+from whyglass.scorer import Scorer
 
 RISING = frozenset({"relu", "relu6", "hardtanh", "elu", "selu", "celu", "softplus", "threshold"})
 
@@ -75,19 +75,10 @@ class GatedMethod(Method):
     gate: ClassVar[Rule]
 
     def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
-        visible(scorer.model)
         table = Table(
             None, None, by_name=dict.fromkeys(GATES, type(self).gate), decompose=False, total=True
         )
-        passes: list[Propagation] = []
-
-        def around(_piece: slice, _rows: Rows) -> Propagation:
-            passes.append(Propagation(table, shadows=False))
-            return passes[-1]
-
-        scorer.interception = around
-        here = scorer.at_inputs(gradient=True)
-        scorer.interception = None
+        here, passes = intercepted(scorer, lambda _: Propagation(table, shadows=False))
         met = sorted(set().union(*(made.met for made in passes)))
         note = (
             f"changed at {', '.join(met)}" if met else "no gate was met: this is the plain gradient"

@@ -163,8 +163,7 @@ def _passed(
         raise BadInput("target Several(...) has many relevances: ask for one target a time")
     rows = 2**31 - 1
     scorer = Scorer(model, inputs, target=target, output=output, at=at, batch_size=rows)
-    passes = method.intercept(scorer, keep=True)
-    scorer.at_inputs(gradient=True)
+    _, passes = method.carried(scorer, keep=True)
     return passes[-1]
 
 

@@ -50,6 +50,11 @@ NORMALISERS = frozenset({"reciprocal", "rsqrt"})
 AFFINE = ADDITIVE | {"mul", "multiply"}
 
 
+def stays(call: Call) -> bool:
+    """Whether a gate that goes in comes out as one: moved, or with constants."""
+    return call.op in STRUCTURAL or (len(call.operands) == 1 and call.op in AFFINE)
+
+
 class Relevance(Propagation):
     """A forward pass whose backward pass carries relevance."""
 
@@ -110,7 +115,7 @@ class Relevance(Propagation):
         gate = (
             divisor or call.op in NORMALISERS or (self._products == "signal" and call.op in GATES)
         )
-        if not gate and (call.op in STRUCTURAL or (len(operands) == 1 and call.op in AFFINE)):
+        if not gate and stays(call):
             gate = any(operand in self._gates for operand in operands)
         for tensor in made:
             self._depth[id(tensor)] = depth

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -15,12 +15,11 @@ from whyglass.method import Attribution, Method
 from whyglass.propagation.calls import Policy
 from whyglass.propagation.coefficients import Coefficients, fits
 from whyglass.propagation.composites import Composite, composite
-from whyglass.propagation.engine import Propagation, layers_of, one_of, visible
+from whyglass.propagation.engine import Propagation, intercepted, layers_of, one_of
 from whyglass.propagation.lrp_rules import Rule
 from whyglass.propagation.relevance import Bias, Products, Relevance
-from whyglass.scorer import Rows, Scorer
+from whyglass.scorer import Evaluated, Scorer
 
-P = TypeVar("P", bound=Propagation)
 TOLERANCE = 0.01
 MOST = 100.0
 TOLD = 5
@@ -53,46 +52,30 @@ class RelevanceMethod(Method):
 
     def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
         rules = composite(self.rule)
-        by_gradient = self.bias == "share" and fits(rules)
-        passes = self._by_gradient(scorer, rules) if by_gradient else self.intercept(scorer)
-        here = scorer.at_inputs(gradient=True)
-        scorer.interception = None
-        values = here.gradients
-        if by_gradient:
-            values = times(values, here.points, scorer.many)
+        if self.bias == "share" and fits(rules):
+            by_name = any(clause.layers for clause in rules.clauses)
+            layers = layers_of(scorer.model) if by_name else {}
+            here, passes = intercepted(
+                scorer, lambda _: Coefficients(rules, self.products, self.unsupported, layers)
+            )
+            values, notes = times(here.gradients, here.points, scorer.many), _accepted(passes)
+        else:
+            here, carried = self.carried(scorer)
+            values, notes = here.gradients, _absorbed(carried) + _accepted(carried)
         return Attribution(
             values,
             here.scores,
             checks=(conservation(values, here.scores), cancellation(values, here.scores)),
-            notes=_notes(passes),
+            notes=notes,
         )
 
-    def _by_gradient(self, scorer: Scorer, rules: Composite) -> Sequence[Propagation]:
-        """The scorer's gradients become relevance over value."""
-        by_name = any(clause.layers for clause in rules.clauses)
-        layers = layers_of(scorer.model) if by_name else {}
-        return _around(scorer, lambda: Coefficients(rules, self.products, self.unsupported, layers))
-
-    def intercept(self, scorer: Scorer, keep: bool = False) -> Sequence[Relevance]:
-        """From here on the scorer's gradients are relevances; the list fills with its passes."""
+    def carried(self, scorer: Scorer, keep: bool = False) -> tuple[Evaluated, list[Relevance]]:
+        """Relevance itself, carried back by any rule; the passes remember it if they are to keep it."""
         rules, layers = composite(self.rule), layers_of(scorer.model)
-        return _around(
+        return intercepted(
             scorer,
-            lambda: Relevance(rules, self.bias, self.products, self.unsupported, layers, keep),
+            lambda _: Relevance(rules, self.bias, self.products, self.unsupported, layers, keep),
         )
-
-
-def _around(scorer: Scorer, make: Callable[[], P]) -> Sequence[P]:
-    """A new pass around each forward pass of the scorer: the list that they fill."""
-    visible(scorer.model)
-    passes: list[P] = []
-
-    def around(_piece: slice, _rows: Rows) -> P:
-        passes.append(make())
-        return passes[-1]
-
-    scorer.interception = around
-    return passes
 
 
 def conservation(values: Sequence[Tensor], score: Tensor) -> Check:
@@ -122,18 +105,18 @@ def cancellation(values: Sequence[Tensor], score: Tensor) -> Check:
     return Check("cancellation", worst, MOST, verdict, text, rows)
 
 
-def _notes(passes: Sequence[Propagation]) -> list[str]:
-    told = [made for made in passes if isinstance(made, Relevance)]
-    seeded = sum(made.seeded for made in told)
+def _absorbed(passes: Sequence[Relevance]) -> list[str]:
+    seeded = sum(made.seeded for made in passes)
     absorbed: dict[str, float] = {}
-    for made in told:
-        for name, part in made.absorbed.items():
-            absorbed[name] = absorbed.get(name, 0.0) + part
+    for made in passes:
+        for name, lost in made.absorbed.items():
+            absorbed[name] = absorbed.get(name, 0.0) + lost
     order = sorted(absorbed, key=lambda name: -abs(absorbed[name]))[:TOLD]
     shares = [(name, absorbed[name] / seeded) for name in order if seeded]
-    lost = [f"{name} {share:.1%}" for name, share in shares if abs(share) >= 5e-4]
+    told = [f"{name} {share:.1%}" for name, share in shares if abs(share) >= 5e-4]
+    return [f"did not pass all of the relevance: {', '.join(told)}"] if told else []
+
+
+def _accepted(passes: Sequence[Propagation]) -> list[str]:
     accepted = sorted({op for made in passes for op in made.accepted})
-    notes = [f"did not pass all of the relevance: {', '.join(lost)}"] if lost else []
-    if accepted:
-        notes.append(f"passed by their first order: {', '.join(accepted)}")
-    return notes
+    return [f"passed by their first order: {', '.join(accepted)}"] if accepted else []
