@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from whyglass.coalition.players import Team
+from whyglass.coalition.players import Team, playing
 from whyglass.errors import BadInput
 from whyglass.inputs import Leaves, explained
 
@@ -37,18 +37,17 @@ class Inpainted:
         return self
 
     def __call__(self, present: Tensor, rows: Tensor, which: Tensor) -> Leaves:
-        keep = torch.cat([present, torch.ones_like(present[:, :1])], 1)[:, self._mask]
         made = [point[rows] for point in self.points]
-        made[self.picture] = inpaint(made[self.picture], keep)
+        made[self.picture] = inpaint(made[self.picture], playing(present, self._mask))
         return tuple(made)
 
 
 def inpainted(points: Leaves, team: Team) -> Inpainted:
     """The masker of the one image among the inputs."""
-    playing = [i for i, mask in enumerate(team.masks) if bool((mask >= 0).any())]
-    pictures = [i for i in playing if points[i].dim() == 4 and explained(points[i])]
-    if len(playing) != 1 or len(pictures) != 1:
-        shapes: Sequence[tuple[int, ...]] = [tuple(points[i].shape) for i in playing]
+    taking = [i for i, mask in enumerate(team.masks) if bool((mask >= 0).any())]
+    pictures = [i for i in taking if points[i].dim() == 4 and explained(points[i])]
+    if len(taking) != 1 or len(pictures) != 1:
+        shapes: Sequence[tuple[int, ...]] = [tuple(points[i].shape) for i in taking]
         raise BadInput(
             f"Inpaint fills one image (B, C, H, W) of floats, and the players are in {shapes}"
         )

@@ -10,12 +10,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from whyglass.coalition.coalition_method import Estimate, SampledCoalitions
+from whyglass.coalition.coalition_method import Estimate
 from whyglass.coalition.game import Game
-from whyglass.coalition.maskers import Masker
 from whyglass.coalition.pair_regression import Sample, regress
-from whyglass.coalition.pairs import Draws, Stratum, allocate, strata
-from whyglass.coalition.players import Team
+from whyglass.coalition.paired_coalitions import PairedCoalitions
+from whyglass.coalition.pairs import Stratum, allocate, strata
 from whyglass.coalition.surrogate import lasso_path
 from whyglass.errors import BadInput
 from whyglass.method import Axiom, positive_integer
@@ -26,7 +25,7 @@ MOST_UNKNOWN = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
-class KernelSHAP(SampledCoalitions):
+class KernelSHAP(PairedCoalitions):
     r"""Shapley values as the solution of a weighted least squares problem over coalitions.
 
     .. math:: \min_\phi \sum_S \pi(S) \Bigl[v(S) - v(\emptyset) - \sum_{i \in S} \phi_i\Bigr]^2,
@@ -60,6 +59,9 @@ class KernelSHAP(SampledCoalitions):
     weights: Weights = "leverage"
     features: int | None = None
 
+    fits: ClassVar[str] = "a regression"
+    least: ClassVar[int] = 1
+
     name: ClassVar[str] = "kernel-shap"
     shows: ClassVar[str] = (
         "What each feature adds to the score, from a regression on random coalitions; the parts sum "
@@ -85,22 +87,6 @@ class KernelSHAP(SampledCoalitions):
         if self.features is not None:
             positive_integer("features", self.features)
 
-    def ready(self, team: Team, absent: Masker) -> None:
-        self._pairs(team.count, absent)
-
-    def _pairs(self, n: int, absent: Masker) -> int:
-        """How many pairs the budget pays for."""
-        ends = 1 + absent.nothing.count
-        pairs = (self.budget - ends) // 2
-        least = min(n, sum(layer.total for layer in strata(n, absent.count)))
-        if pairs < least:
-            raise BadInput(
-                f"budget {self.budget} is too small for a regression on {n} players, which takes "
-                f"{ends + 2 * least} evaluations a row at least: raise it, or group features with "
-                "players= (players=8 makes 8 windows along each axis)"
-            )
-        return pairs
-
     def estimate(self, game: Game) -> Estimate:
         n, change = game.n, game.change
         values = (change / n)[:, None].repeat(1, n, 1)
@@ -112,18 +98,12 @@ class KernelSHAP(SampledCoalitions):
 
     def _fill(self, game: Game, layers: list[Stratum], values: Tensor, errors: Tensor) -> None:
         """Add to the even shares what the regression finds, row by row until exact enough."""
-        generator, even = self.generator(), values.clone()
-        # A generator each: how far one stratum is drawn does not change the next.
-        seeds = torch.randint(2**62, (len(layers),), generator=generator).tolist()
-        draws = [
-            Draws(layer, game.n, game.count, seed)
-            for layer, seed in zip(layers, seeds, strict=True)
-        ]
+        draws, even = self.draws(game, layers), values.clone()
         weights = [1.0 if self.weights == "leverage" else layer.mass for layer in layers]
         active = torch.arange(game.rows)
         taken = [0] * len(layers)
         sample = [Sample(game.n) for _ in layers]
-        for pairs in self._stages(game, layers):
+        for pairs in self.stages(game, layers):
             counts = allocate(layers, pairs, weights)
             for place, (start, stop) in enumerate(zip(taken, counts, strict=True)):
                 if start < stop:
@@ -157,16 +137,6 @@ class KernelSHAP(SampledCoalitions):
             off, error = torch.where(better, other, off), torch.where(better, smaller, error)
         return off, error
 
-    def _stages(self, game: Game, layers: list[Stratum]) -> list[int]:
-        """Numbers of pairs after which rows may stop: doubling up to what the budget pays for."""
-        most = self._pairs(game.n, game.masker)
-        if self.tol is None:
-            return [most]
-        stages = [most]
-        while stages[-1] // 2 >= max(2 * game.n, 2 * len(layers), 8):
-            stages.append(stages[-1] // 2)
-        return stages[::-1]
-
 
 def _halved(game: Game, members: Tensor, which: Tensor, active: Tensor) -> Tensor:
     """(R, D, K): half of v(S) - v(complement), less what an even share of the change makes of it."""
@@ -174,7 +144,7 @@ def _halved(game: Game, members: Tensor, which: Tensor, active: Tensor) -> Tenso
     scores = game.play(plays, which.repeat(2), active)
     one, other = scores.chunk(2, 1)
     change = game.full[active][:, None] - game.empties[active][:, which]
-    uneven = (2 * members.sum(1, keepdim=True) - game.n) / game.n
+    uneven = (2 * members.sum(1, keepdim=True).double() - game.n) / game.n
     return (one - other - uneven * change) / 2
 
 
@@ -210,9 +180,8 @@ def _few(
     kinds, kind = chosen.transpose(1, 2).reshape(-1, game.n).unique(dim=0, return_inverse=True)
     kind = kind.reshape(len(active), -1)
     for number, kept in enumerate(kinds):
-        if (
-            not kept.any()
-        ):  # no difference of a coalition to its complement: nobody is to be preferred
+        if not kept.any():
+            # No coalition differs from its complement: nobody is to be preferred.
             kept = torch.ones_like(kept)
         count = int(kept.sum())
         smaller: list[Sample] = []

@@ -25,7 +25,7 @@ from whyglass.baseline import (
     resolve,
 )
 from whyglass.coalition.inpainting import inpainted
-from whyglass.coalition.players import Team
+from whyglass.coalition.players import Team, playing
 from whyglass.errors import BadInput
 from whyglass.inputs import Leaves, explained
 from whyglass.method import positive_integer
@@ -91,8 +91,7 @@ class Replace:
                 if run is not None and plays:
                     keep = present[:, run : run + mask.numel()].reshape(-1, *mask.shape)
                 else:
-                    always = torch.ones_like(present[:, :1])
-                    keep = torch.cat([present, always], 1)[:, mask]
+                    keep = playing(present, mask)
                 here = torch.where(keep, here, other[source])
             made.append(here)
         return tuple(made)
@@ -117,7 +116,7 @@ class Table:
 
     def columns(self, present: Tensor) -> Tensor:
         """(E, columns): what is present, held columns included."""
-        return torch.cat([present, torch.ones_like(present[:, :1])], 1)[:, self._mask]
+        return playing(present, self._mask)
 
 
 @dataclass
@@ -190,7 +189,7 @@ class Delete:
 
     def __call__(self, present: Tensor, rows: Tensor, which: Tensor) -> Leaves:
         mask = self.team.masks[self.text].to(present.device)
-        keep = torch.cat([present, torch.ones_like(present[:, :1])], 1)[:, mask]
+        keep = playing(present, mask)
         order = (~keep).to(torch.uint8).argsort(dim=1, stable=True)
         filled = torch.arange(keep.shape[1], device=keep.device) < keep.sum(1, keepdim=True)
         made: list[Tensor] = []

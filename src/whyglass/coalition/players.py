@@ -56,6 +56,11 @@ class Team:
         )
 
 
+def playing(present: Tensor, mask: Tensor) -> Tensor:
+    """(E, *mask) which features are there when players (E, n) are: those of nobody always."""
+    return torch.cat([present, torch.ones_like(present[:, :1])], 1)[:, mask]
+
+
 def narrow(values: Tensor, point: Tensor) -> Tensor:
     """float64 stays where the inputs are; everything else is answered in float32."""
     return values if point.dtype == torch.float64 else values.float()

@@ -9,13 +9,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from whyglass.coalition.coalition_method import Estimate, SampledCoalitions
+from whyglass.coalition.coalition_method import Estimate
 from whyglass.coalition.game import Game
-from whyglass.coalition.maskers import Masker, Replace
-from whyglass.coalition.pairs import Draws, Stratum, allocate, strata
-from whyglass.coalition.players import Team
+from whyglass.coalition.maskers import Replace
+from whyglass.coalition.paired_coalitions import PairedCoalitions
+from whyglass.coalition.pairs import Stratum, allocate, strata
 from whyglass.coalition.product_kernel import Regression, tuned
-from whyglass.errors import BadInput
 from whyglass.method import Axiom
 from whyglass.paper import Paper
 
@@ -23,7 +22,7 @@ MOST_TOGETHER = 500
 
 
 @dataclass(frozen=True, kw_only=True)
-class RegressionAdjustedShapley(SampledCoalitions):
+class RegressionAdjustedShapley(PairedCoalitions):
     r"""Shapley values of a surrogate fitted to the sample, adjusted by those of what it leaves over.
 
     .. math:: \hat\phi = \frac{1}{D} \sum_{p = 1}^{D} \phi(h_{-p}) + \hat\phi_p(v - h_{-p})
@@ -48,6 +47,9 @@ class RegressionAdjustedShapley(SampledCoalitions):
     tensor([[3., 3., 1.]])
     """
 
+    fits: ClassVar[str] = "a surrogate"
+    least: ClassVar[int] = 2
+
     name: ClassVar[str] = "regression-adjusted-shapley"
     shows: ClassVar[str] = (
         "What each feature adds to the score, by a surrogate fitted to few evaluations and corrected "
@@ -65,22 +67,6 @@ class RegressionAdjustedShapley(SampledCoalitions):
         2025,
         "https://arxiv.org/abs/2506.11849",
     )
-
-    def ready(self, team: Team, absent: Masker) -> None:
-        self._pairs(team.count, absent)
-
-    def _pairs(self, n: int, absent: Masker) -> int:
-        """How many pairs the budget pays for."""
-        ends = 1 + absent.nothing.count
-        pairs = (self.budget - ends) // 2
-        least = min(2 * n, sum(layer.total for layer in strata(n, absent.count)))
-        if pairs < least:
-            raise BadInput(
-                f"budget {self.budget} is too small for a surrogate of {n} players, which takes "
-                f"{ends + 2 * least} evaluations a row at least: raise it, or group features with "
-                "players= (players=8 makes 8 windows along each axis)"
-            )
-        return pairs
 
     def estimate(self, game: Game) -> Estimate:
         n = game.n
@@ -107,15 +93,8 @@ class RegressionAdjustedShapley(SampledCoalitions):
         layers = strata(game.n, game.count)
         if not layers:
             return
-        seeds = torch.randint(2**62, (len(layers),), generator=self.generator()).tolist()
-        draws = [
-            Draws(layer, game.n, game.count, seed)
-            for layer, seed in zip(layers, seeds, strict=True)
-        ]
-        stages = [self._pairs(game.n, game.masker)]
-        while self.tol is not None and stages[-1] // 2 >= max(4 * game.n, 2 * len(layers)):
-            stages.append(stages[-1] // 2)
-        for pairs in reversed(stages):
+        draws = self.draws(game, layers)
+        for pairs in self.stages(game, layers):
             counts = allocate(layers, pairs, [1.0] * len(layers))
             drawn = [one.take(0, count) for one, count in zip(draws, counts, strict=True)]
             yield Sample(

@@ -171,11 +171,7 @@ def response_contour(
     FigureCanvasAgg(made)
     axes = made.subplots()
     low, high = float(seen.score.min()), float(seen.score.max())
-    if level is None:
-        scale, colours = Normalize(low, high), UNSIGNED
-    else:
-        reach = max(high - level, level - low) or 1.0
-        scale, colours = Normalize(level - reach, level + reach), SIGNED
+    scale, colours = _around(level, low, high)
     axes.pcolormesh(seen.p1, seen.p2, seen.score, cmap=colours, norm=scale, shading="gouraud")
     bar = made.colorbar(ScalarMappable(scale, colours), ax=axes, shrink=0.85)
     if high > low:
@@ -206,6 +202,14 @@ def response_contour(
         frameon=False,
     )
     return made
+
+
+def _around(level: float | None, low: float, high: float) -> tuple[Normalize, Any]:
+    """A scale of colours from low to high, or with the level in its middle."""
+    if level is None:
+        return Normalize(low, high), UNSIGNED
+    reach = max(high - level, level - low) or 1.0
+    return Normalize(level - reach, level + reach), SIGNED
 
 
 def _plane(

@@ -1,0 +1,55 @@
+"""What the estimators on pairs of a coalition and its complement share: what a budget pays for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from whyglass.coalition.coalition_method import SampledCoalitions
+from whyglass.coalition.game import Game
+from whyglass.coalition.maskers import Masker
+from whyglass.coalition.pairs import Draws, Stratum, strata
+from whyglass.coalition.players import Team
+from whyglass.errors import BadInput
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedCoalitions(SampledCoalitions):
+    """Abstract. `fits` is what is fitted, `least` the pairs that it takes for each player."""
+
+    fits: ClassVar[str]
+    least: ClassVar[int]
+
+    def ready(self, team: Team, absent: Masker) -> None:
+        self.pairs(team.count, absent)
+
+    def pairs(self, n: int, absent: Masker) -> int:
+        """How many the budget pays for."""
+        ends = 1 + absent.nothing.count
+        pairs = (self.budget - ends) // 2
+        least = min(self.least * n, sum(layer.total for layer in strata(n, absent.count)))
+        if pairs < least:
+            raise BadInput(
+                f"budget {self.budget} is too small for {self.fits} on {n} players, which takes "
+                f"{ends + 2 * least} evaluations a row at least: raise it, or group features with "
+                "players= (players=8 makes 8 windows along each axis)"
+            )
+        return pairs
+
+    def stages(self, game: Game, layers: list[Stratum]) -> list[int]:
+        """Numbers of pairs after which rows may stop: doubling up to what the budget pays for."""
+        stages = [self.pairs(game.n, game.masker)]
+        floor = max(2 * self.least * game.n, 2 * len(layers), 8)
+        while self.tol is not None and stages[-1] // 2 >= floor:
+            stages.append(stages[-1] // 2)
+        return stages[::-1]
+
+    def draws(self, game: Game, layers: list[Stratum]) -> list[Draws]:
+        """One a stratum, with a generator each: how far one is drawn does not change the next."""
+        seeds = torch.randint(2**62, (len(layers),), generator=self.generator()).tolist()
+        return [
+            Draws(layer, game.n, game.count, seed)
+            for layer, seed in zip(layers, seeds, strict=True)
+        ]
