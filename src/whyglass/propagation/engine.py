@@ -13,10 +13,12 @@ calls of their decomposition, under the same mode.
 
 from __future__ import annotations
 
+import os
 import sys
 import weakref
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar, get_args
 
 import torch
@@ -37,6 +39,10 @@ from whyglass.propagation.trees import Form, leaves_of, mapped, packed, unpacked
 from whyglass.scorer import Evaluated, Rows, Scorer
 
 P = TypeVar("P", bound="Propagation")
+# Folders that a user's own may be named like, so whole paths.
+_LIBRARIES = tuple(
+    f"{path.parent}{os.sep}" for path in (Path(torch.__file__), Path(__file__).parent)
+)
 
 
 def one_of(name: str, value: object, kind: Any) -> None:
@@ -363,7 +369,7 @@ def _caller() -> str:
     frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  inspect.stack is slow
     while frame is not None:
         file = frame.f_code.co_filename
-        if "/torch/" not in file and "/whyglass/" not in file:
+        if not file.startswith(_LIBRARIES):
             return f"{file}:{frame.f_lineno}"
         frame = frame.f_back
     return "unknown"
