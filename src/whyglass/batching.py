@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -50,7 +50,7 @@ class Batches:
         self._limit = batch_size if isinstance(batch_size, int) else None
         self._model = model
         self._device = leaves[0].device
-        self._row_bytes = sum(leaf[:1].numel() * leaf.element_size() for leaf in leaves)
+        self._row_bytes = sum(leaf.nbytes // len(leaf) for leaf in leaves)
         self._key = (*((leaf.shape[1:], leaf.dtype) for leaf in leaves), at is None)
 
     def size(self, left: int, gradient: bool = False, unit: int = 1) -> int:
@@ -73,12 +73,14 @@ class Batches:
             ) from error
         self._limit = size // 2
 
-    @contextmanager
-    def weighed(self, rows: int, left: int, gradient: bool) -> Generator[None]:
+    def weighed(self, rows: int, left: int, gradient: bool) -> AbstractContextManager[None]:
         """Weigh this batch if more batches follow and none was weighed yet."""
         if self._limit or rows == left or self._weight(gradient) is not None:
-            yield
-            return
+            return nullcontext()
+        return self._weighing(rows, gradient)
+
+    @contextmanager
+    def _weighing(self, rows: int, gradient: bool) -> Generator[None]:
         with _Weigh() as weigh:
             yield
         try:

@@ -177,9 +177,13 @@ def detached() -> BadInput:
     )
 
 
-def finite(what: Tensor, name: str, model: Callable[..., Any]) -> None:
-    """Refuse NaN and infinity in a score or gradient, pointing to the parameters if they hold it."""
-    if math.isfinite(what.sum().item()) or torch.isfinite(what).all():
+def finite(what: Tensor, name: str, model: Callable[..., Any], total: Tensor | None = None) -> None:
+    """Refuse NaN and infinity in a score or gradient, pointing to the parameters if they hold it.
+
+    `total` is the sum of what is looked at, where that is known.
+    """
+    summed = what.sum() if total is None else total
+    if math.isfinite(summed.item()) or torch.isfinite(what).all():
         return
     if isinstance(model, nn.Module):
         for key, value in [*model.named_parameters(), *model.named_buffers()]:

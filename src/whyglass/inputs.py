@@ -94,6 +94,12 @@ def explained(leaf: Tensor) -> bool:
     return leaf.is_floating_point()
 
 
+def cut(tensor: Tensor, rows: Tensor | slice) -> Tensor:
+    """`tensor[rows]`: the tensor itself where those are all its rows, for each view takes time."""
+    whole = isinstance(rows, slice) and rows == slice(0, tensor.shape[0])
+    return tensor if whole else tensor[rows]
+
+
 def per_row(weights: Tensor, like: Tensor, axes: int = 1) -> Tensor:
     """Weights over the first axes of a tensor (one, the batch), shaped to multiply it."""
     return weights.reshape(*weights.shape[:axes], *[1] * (like.dim() - axes))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from whyglass import guards
 from whyglass.batching import Batches, out_of_memory
-from whyglass.inputs import Inputs, Leaves, Structure, concatenate, explained, unpack
+from whyglass.inputs import Inputs, Leaves, Structure, concatenate, cut, explained, unpack
 from whyglass.submodule import Begin, Probe, Submodule
 from whyglass.target import ResolvedTarget, Rows, Target
 
@@ -214,9 +214,11 @@ class Scorer:
             scores, leaves = self._score(point, piece, rows, gradient, first)
             if drawn is not None:
                 guards.repeatable(drawn, lambda: self._score(None, piece, rows, gradient, True)[0])
-            guards.finite(scores.detach(), "score", self.model)
-            slopes = self._slopes(scores, leaves) if gradient else ()
-        return Evaluated(piece, scores.detach(), tuple(leaf.detach() for leaf in leaves), slopes)
+            plain, total = scores.detach(), scores.sum()
+            guards.finite(plain, "score", self.model, total)
+            columns = scores.sum(0).unbind() if self.many else (total,)
+            slopes = self._slopes(columns, leaves) if gradient else ()
+        return Evaluated(piece, plain, tuple(leaf.detach() for leaf in leaves), slopes)
 
     def _score(
         self, point: Leaves | None, piece: slice, rows: Rows, gradient: bool, bind: bool
@@ -238,7 +240,7 @@ class Scorer:
         begin: Begin | None,
     ) -> tuple[Tensor, Leaves]:
         if self.probe is None:
-            given = tuple(leaf[piece] for leaf in self.inputs) if point is None else point
+            given = tuple(cut(leaf, piece) for leaf in self.inputs) if point is None else point
             leaves = tuple(
                 leaf.detach().requires_grad_() if gradient and explained(leaf) else leaf.detach()
                 for leaf in given
@@ -277,9 +279,9 @@ class Scorer:
                 self.target.bind(output, rows)
         return self.target.scores(output, rows)
 
-    def _slopes(self, scores: Tensor, leaves: Leaves) -> Leaves:
+    def _slopes(self, columns: Sequence[Tensor], leaves: Leaves) -> Leaves:
+        """The gradient of each target's scores, summed over the rows."""
         wanted = [leaf for leaf in leaves if leaf.requires_grad]
-        columns = scores.sum(0).unbind() if self.many else (scores.sum(),)
         found: list[tuple[Tensor | None, ...]] = [
             torch.autograd.grad(
                 column, wanted, retain_graph=k + 1 < len(columns), allow_unused=True

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from whyglass.errors import BadInput
+from whyglass.inputs import cut
 
 Index: TypeAlias = "int | str | tuple[int, ...] | list[int] | Tensor | None"
 
@@ -97,7 +98,7 @@ class ResolvedTarget:
     def bind(self, output: Tensor, rows: Rows) -> None:
         """Check the target against the output of these rows; choose the predicted classes."""
         for term in self.terms:
-            term.bind(output.detach(), rows)
+            term.bind(output, rows)
 
     def scores(self, output: Tensor, rows: Rows) -> Tensor:
         """(n,) scores of the n rows, or (n, K) for K targets; float32 at least."""
@@ -205,7 +206,7 @@ class _Term:
             self.index[rows] = output.argmax(1).cpu()
         for index in (self.index, self.against):
             if index is not None:
-                self._check_range(index[rows], axes)
+                self._check_range(cut(index, rows), axes)
 
     def _check_range(self, index: Tensor, axes: torch.Size) -> None:
         columns = (index,) if index.dim() == 1 else index.unbind(1)
@@ -242,7 +243,7 @@ class _Term:
             if output.dim() == 1:
                 return output
             raise BadInput(f"target is missing for an output of shape {tuple(output.shape)}")
-        chosen = index[rows].to(output.device)
+        chosen = cut(index, rows).to(output.device)
         if output.dim() == 2:
             return output.gather(1, chosen.reshape(-1, 1)).squeeze(1)
         chosen = chosen.reshape(len(output), -1)
