@@ -48,7 +48,7 @@ def gamma_of_positive(x, w, b, r, _reach, gamma=0.25, eps=0.0):  # type: ignore[
 def gamma_signed(x, w, b, r, _reach, gamma=0.25, eps=0.0):  # type: ignore[no-untyped-def]
     """Products of the output's own sign count 1 + gamma times."""
     z = w * x
-    rising = (z.sum(1) + b > 0)[:, None]
+    rising = (z.sum(1) + b >= 0)[:, None]
 
     def more(t):  # type: ignore[no-untyped-def]
         return t + gamma * np.where(rising, np.maximum(t, 0), np.minimum(t, 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 
 import numpy as np
@@ -11,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.propagation.test_engine import in_place_relu
-from whyglass import CPLRP, LRP, AttnLRP
+from whyglass import CPLRP, LRP, AttnLRP, Gamma, Several
 from whyglass.propagation.relevance_method import RelevanceMethod
+from whyglass.propagation.steps import Step
 
 F64 = torch.float64
 X = torch.randn(3, 4, dtype=F64, generator=torch.Generator().manual_seed(1))
@@ -190,6 +192,32 @@ def test_a_residual_sum_is_shared_out(rule: str, second: tuple[float, float]) ->
     np.testing.assert_allclose(to_b.numpy(), [[1.0, second[1]]], atol=1e-5)
 
 
+SUMS: list[tuple[Callable[[Tensor, Tensor], Tensor], float, float]] = [
+    (lambda a, b: a + b, 1, 1),
+    (lambda a, b: a - b, 1, -1),
+    (lambda a, b: torch.add(a, b, alpha=-0.5), 1, -0.5),
+    (lambda a, b: torch.sub(a, b, alpha=-3), 1, 3),
+    (lambda a, b: torch.rsub(a, b, alpha=2), -2, 1),
+    (lambda a, _: a + a, 1, 1),
+    (lambda a, _: torch.sub(a, a, alpha=0.25), 1, -0.25),
+]
+
+
+@pytest.mark.parametrize(("function", "of_a", "of_b"), SUMS)
+def test_gamma_of_a_sum_knows_which_terms_are_negative(
+    function: Callable[[Tensor, Tensor], Tensor], of_a: float, of_b: float
+) -> None:
+    b = X.flip(1) + 0.3
+    other = function(torch.zeros_like(X), torch.ones_like(X)).any()
+    found = LRP(rule=Gamma())(lambda a, b: function(a, b)[:, 0], (X, b)).values
+    terms = torch.stack([of_a * X, of_b * (b if other else X)])[:, :, 0]
+    total = terms.sum(0)
+    terms = terms * torch.where(terms.sign() == total.sign(), 1.25, 1.0)
+    expected = terms / terms.sum(0) * total
+    torch.testing.assert_close(found[0][:, 0], expected[0] if other else expected.sum(0))
+    torch.testing.assert_close(found[1][:, 0], expected[1] if other else 0 * total)
+
+
 def test_sums_over_axes_share_out() -> None:
     for function in (
         lambda x: x.mean(1, True).relu(), lambda x: F.avg_pool1d(x[:, None], 4)[:, 0].relu(),
@@ -238,3 +266,25 @@ def test_moves_carry_relevance_along() -> None:
         torch.testing.assert_close(one(function), X)
     torch.testing.assert_close(one(lambda x: x.repeat(1, 2)), 2 * X)
     torch.testing.assert_close(one(lambda x: x[:, :1]), X * torch.tensor([1.0, 0, 0, 0]))
+
+
+def test_a_step_goes_once_relevance_has_passed_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    layers = (part for _ in range(6) for part in (nn.Linear(4, 4), nn.ReLU()))
+    net = nn.Sequential(*layers).double().eval()
+    passed: list[weakref.ref[Step]] = []
+    alive: list[int] = []
+    back = Step.back
+
+    def watched(step: Step, relevance: Tensor) -> tuple[Tensor, ...]:
+        alive.append(sum(known() is not None for known in passed))
+        passed.append(weakref.ref(step))
+        return back(step, relevance)
+
+    monkeypatch.setattr(Step, "back", watched)
+    LRP()(net, X, target=0)
+    assert len(alive) == 6
+    assert max(alive) <= 1
+    both = LRP()(net, X, target=Several(0, 1)).values
+    monkeypatch.undo()
+    for k in (0, 1):
+        torch.testing.assert_close(both[..., k], LRP()(net, X, target=k).values)

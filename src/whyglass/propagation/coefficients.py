@@ -10,7 +10,7 @@ operations, softmax to first order and max-pooling pass c by their own backward 
 - a norm: its spread is a constant; a division: its denominator is.
 
 Nothing is divided by sums, so there is no zero to divide by. `Relevance` gives the same numbers, by
-carrying R itself, and any other rule.
+carrying R itself, and any other rule; where an operation has one, `OtherRule` says so.
 """
 
 from __future__ import annotations
@@ -39,11 +39,14 @@ AS_GRADIENT = (
 ATTENTION = ("query", "key", "value", "attn_mask")
 
 
+class OtherRule(Exception):
+    """An operation follows a rule that is neither LRP-0 nor epsilon."""
+
+
 def fits(composite: Composite) -> bool:
-    """Whether all rules are LRP-0 or epsilon, wherever in depth."""
+    """Whether rules do not depend on depth, and sums share out by their terms as they are."""
     return all(
-        isinstance(clause.rule, Zero | Epsilon) and clause.depth is None and not clause.first
-        for clause in composite.clauses
+        clause.depth is None and not clause.first for clause in composite.clauses
     ) and not isinstance(composite.sums, Gamma)
 
 
@@ -140,11 +143,13 @@ class Coefficients(Propagation):
 
     def _weigh(self, call: Call) -> Any:
         """Linear in its one operand: damped if there are weights with an epsilon."""
-        z = call.run()
         if weight_place(call) is None:
-            return z
+            return call.run()
         rule = self._composite.rule(call.op, call.layer, 1, 1)
-        if not isinstance(rule, Epsilon):
+        if not isinstance(rule, Zero | Epsilon):
+            raise OtherRule
+        z = call.run()
+        if isinstance(rule, Zero):
             return z
         result: Tensor = _Damped.apply(z, z.detach(), rule, None)
         self._sums[id(result)] = (call, rule, z)

@@ -5,7 +5,8 @@ A weighted operation z = sum_j x_j w_j passes its output's relevance R back as
     R_j = sum over flows f of s_f sum_p u_p(x)_j (v_p(w)^T (R / z_f)),    z_f = sum_p u_p(x) v_p(w)
 
 so a rule is a few flows; a flow is a few pairs (u, v) of what is done to the input and to the weights,
-and a share s of the relevance. The bias enters z_f as a weight on an input of one, if it shares.
+and a share s of the relevance. The bias enters z_f as a weight on an input of one, if it shares. A flow
+of the terms as they are can let those count more that have the sign of their sum.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -23,7 +23,6 @@ from whyglass.errors import BadInput
 from whyglass.method import positive
 
 Part = Callable[[Tensor], Tensor]
-Side = Literal["all", "positive", "negative"]
 
 
 def same(tensor: Tensor) -> Tensor:
@@ -41,25 +40,34 @@ def falls(tensor: Tensor) -> Tensor:
     return tensor.clamp_max(0)
 
 
-def _more(part: Part, gamma: float, tensor: Tensor) -> Tensor:
-    return tensor + gamma * part(tensor)
+def raised(gamma: float) -> Part:
+    """t + gamma max(t, 0)."""
+    return lambda tensor: torch.add(tensor, rises(tensor), alpha=gamma)
+
+
+PROPORTIONAL = ((same, same),)
 
 
 @dataclass(frozen=True)
 class Flow:
-    """A way of sharing out relevance: pairs (u, v), its share, and the outputs that it serves.
+    """A way of sharing out relevance: pairs (u, v), the terms as they are by default, and its share.
 
     `epsilon` is added to each denominator, with its sign unless `plain`. `strict` flows refuse to
     divide relevance by zero; others drop it, and the loss is told. `biased` flows let the bias share.
+    With `agree` the terms as they are count 1 + agree times if they have the sign of their sum.
     """
 
-    pairs: tuple[tuple[Part, Part], ...]
+    pairs: tuple[tuple[Part, Part], ...] = PROPORTIONAL
     share: float = 1.0
-    outputs: Side = "all"
+    agree: float = 0.0
     epsilon: float = 0.0
     plain: bool = False
     strict: bool = False
     biased: bool = True
+
+    def __post_init__(self) -> None:
+        if self.agree and self.pairs is not PROPORTIONAL:
+            raise BadInput("agree is for the terms as they are: leave pairs out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +77,6 @@ class Rule(ABC):
     @abstractmethod
     def flows(self) -> tuple[Flow, ...]:
         """The flows; see the module's docstring."""
-
-
-PROPORTIONAL = ((same, same),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +89,7 @@ class Zero(Rule):
     """
 
     def flows(self) -> tuple[Flow, ...]:
-        return (Flow(PROPORTIONAL, strict=True),)
+        return (Flow(strict=True),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +112,7 @@ class Epsilon(Rule):
         positive("epsilon", self.epsilon)
 
     def flows(self) -> tuple[Flow, ...]:
-        return (Flow(PROPORTIONAL, epsilon=self.epsilon, plain=self.plain),)
+        return (Flow(epsilon=self.epsilon, plain=self.plain),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +122,8 @@ class Gamma(Rule):
     .. math:: R_j = \sum_k \frac{x_j (w_{jk} + \gamma w_{jk}^+)}
         {\sum_i x_i (w_{ik} + \gamma w_{ik}^+)} R_k
 
-    That is for inputs and outputs that are not negative. `signed` extends it: where the output is
-    positive the positive products x w count more, where it is negative the negative ones.
+    That is for inputs and outputs that are not negative. `signed` extends it: the products x w of the
+    sign of z_k count 1 + gamma times, those of the other sign once.
     Source: Montavon et al. (2019), section 10.2.1; for the signs, Andéol et al. (2021).
 
     Args:
@@ -137,17 +142,10 @@ class Gamma(Rule):
             positive("epsilon", self.epsilon)
 
     def flows(self) -> tuple[Flow, ...]:
-        up, down = (partial(_more, part, self.gamma) for part in (rises, falls))
-        sides: tuple[tuple[Side, tuple[tuple[Part, Part], ...]], ...] = (
-            ("positive", ((rises, up), (falls, down))),
-            ("negative", ((rises, down), (falls, up))),
-        )
-        if not self.signed:
-            sides = (("all", ((same, up),)),)
         strict = not self.epsilon
-        return tuple(
-            Flow(pairs, outputs=side, epsilon=self.epsilon, strict=strict) for side, pairs in sides
-        )
+        if self.signed:
+            return (Flow(agree=self.gamma, epsilon=self.epsilon, strict=strict),)
+        return (Flow(((same, raised(self.gamma)),), epsilon=self.epsilon, strict=strict),)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,7 +56,10 @@ def stays(call: Call) -> bool:
 
 
 class Relevance(Propagation):
-    """A forward pass whose backward pass carries relevance."""
+    """A forward pass whose backward pass, one for each of so many `targets`, carries relevance.
+
+    `steps` are those it took, if it is to keep them.
+    """
 
     def __init__(
         self,
@@ -93,11 +96,13 @@ class Relevance(Propagation):
         self._made: dict[int, Step] = self.memory()
         self._deepest = 1
         self.steps: list[Step] = []
+        self.targets = 1
         self.absorbed: dict[str, float] = {}
         self.seeded = 0.0
 
     def end(self, scores: Tensor) -> Tensor:
         """Relevance begins as the score."""
+        self.targets = scores[:1].numel()
         self.seeded += float(scores.detach().abs().sum())
         return Seed.apply(scores)
 
@@ -155,16 +160,19 @@ class Relevance(Propagation):
         with torch.enable_grad():
             z = unbiased(call, dict(zip(places, values, strict=True)))
         y, bias = z.detach(), bias_of(call)
+        share_out = self._bias == "share"
         if bias is not None:
             bias = along(bias, y) if call.op.startswith("conv") else bias
-            y = y + bias
-        shared = bias if self._bias == "share" else None
+            # Where the bias shares nobody asks for the sum without it.
+            y = y.add_(bias) if share_out else y + bias
+        shared = bias if share_out else None
         step = Step(self, call, operands, values, z, y, bias, share, shared)
         step.weight, step.signs = weight, signs
         return self._hang(step)
 
     def _hang(self, step: Step) -> Tensor:
-        self.steps.append(step)
+        if self._keep:
+            self.steps.append(step)
         result: Tensor = Passed.apply(step, step.y, *step.operands)
         self._made[id(result)] = step
         return result
@@ -175,13 +183,10 @@ class Relevance(Propagation):
         return self._sum(call) if weight is None else self._step(call, call.operands, weight=weight)
 
     def _sum(self, call: Call) -> Any:
-        """In shares, by the composite's rule for sums; of a difference one operand is negative."""
-        negative = {"sub": 1, "rsub": 0}.get(call.op)
-        first = call.leaves[0]
-        signs = tuple(
-            -1 if negative is not None and (call.leaves[place] is first) == (negative == 0) else 1
-            for place in call.operands
-        )
+        """In shares, by the composite's rule for sums; one operand may count negative."""
+        turned = {"rsub": 0, "index_add": 3}.get(call.op, 1)
+        factor = call.arguments()[1].get("alpha", 1) * (-1 if call.op in {"sub", "rsub"} else 1)
+        signs = tuple(-1 if place == turned and factor < 0 else 1 for place in call.operands)
         return self._step(call, call.operands, signs=signs)
 
     def _add(self, call: Call) -> Any:

@@ -13,7 +13,7 @@ from whyglass.checks import Check, completeness_gap, worst_target
 from whyglass.inputs import flat_sum, times
 from whyglass.method import Attribution, Method
 from whyglass.propagation.calls import Policy
-from whyglass.propagation.coefficients import Coefficients, fits
+from whyglass.propagation.coefficients import Coefficients, OtherRule, fits
 from whyglass.propagation.composites import Composite, composite
 from whyglass.propagation.engine import Propagation, intercepted, layers_of, one_of
 from whyglass.propagation.lrp_rules import Rule
@@ -51,13 +51,9 @@ class RelevanceMethod(Method):
         one_of("unsupported", self.unsupported, Policy)
 
     def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
-        rules = composite(self.rule)
-        if self.bias == "share" and fits(rules):
-            by_name = any(clause.layers for clause in rules.clauses)
-            layers = layers_of(scorer.model) if by_name else {}
-            here, passes = intercepted(
-                scorer, lambda _: Coefficients(rules, self.products, self.unsupported, layers)
-            )
+        by_value = self._by_value(scorer)
+        if by_value is not None:
+            here, passes = by_value
             values, notes = times(here.gradients, here.points, scorer.many), _accepted(passes)
         else:
             here, carried = self.carried(scorer)
@@ -68,6 +64,20 @@ class RelevanceMethod(Method):
             checks=(conservation(values, here.scores), cancellation(values, here.scores)),
             notes=notes,
         )
+
+    def _by_value(self, scorer: Scorer) -> tuple[Evaluated, list[Coefficients]] | None:
+        """Relevance over value, which takes less time, if the rules that are met allow it."""
+        rules = composite(self.rule)
+        if self.bias != "share" or not fits(rules):
+            return None
+        by_name = any(clause.layers for clause in rules.clauses)
+        layers = layers_of(scorer.model) if by_name else {}
+        try:
+            return intercepted(
+                scorer, lambda _: Coefficients(rules, self.products, self.unsupported, layers)
+            )
+        except OtherRule:
+            return None
 
     def carried(self, scorer: Scorer, keep: bool = False) -> tuple[Evaluated, list[Relevance]]:
         """Relevance itself, carried back by any rule; the passes remember it if they are to keep it."""

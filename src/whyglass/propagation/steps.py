@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
@@ -12,21 +13,39 @@ from torch import Tensor
 
 from whyglass.errors import BadInput
 from whyglass.propagation.calls import Call
-from whyglass.propagation.lrp_rules import PROPORTIONAL, Flow, Part, Rule, falls, rises, same
+from whyglass.propagation.lrp_rules import (
+    PROPORTIONAL,
+    Flow,
+    Part,
+    Rule,
+    falls,
+    raised,
+    rises,
+    same,
+)
 from whyglass.propagation.weighted import along, scaled, unbiased
+
+SIZES = Flow(((torch.abs, torch.abs),))
 
 
 class Passed(torch.autograd.Function):
-    """y as it is; backwards relevance, as a step passes it to its operands."""
+    """y as it is; backwards relevance, as a step passes it to its operands.
+
+    After the last target's the step goes: memory used again is much faster than fresh memory.
+    """
 
     @staticmethod
     def forward(ctx: Any, step: Step, y: Tensor, *operands: Tensor) -> Tensor:
-        ctx.step = step
+        ctx.step, ctx.passed = step, 0
         return y
 
     @staticmethod
     def backward(ctx: Any, *relevance: Tensor) -> tuple[Tensor | None, ...]:
-        return None, None, *ctx.step.back(relevance[0])
+        step: Step = ctx.step
+        ctx.passed += 1
+        if ctx.passed == step.owner.targets:
+            ctx.step = None
+        return None, None, *step.back(relevance[0])
 
 
 class Seed(torch.autograd.Function):
@@ -43,7 +62,9 @@ class Seed(torch.autograd.Function):
 
 
 class Owner(Protocol):
-    """The pass that a step belongs to."""
+    """The pass that a step belongs to, for so many targets."""
+
+    targets: int
 
     def rule(self, step: Step) -> Rule:
         """The rule of a step."""
@@ -92,18 +113,18 @@ class Step:
 
     def shares(self, flows: Sequence[Flow], relevance: Tensor) -> tuple[Tensor, ...]:
         """The same by these flows, without telling."""
-        if flows[0].pairs is PROPORTIONAL:
-            return self._proportional(flows[0], relevance)
-        if flows[0].outputs == "all" and len(flows) > 1:
+        flow = flows[0]
+        if len(flows) > 1:
             return self._two_sided(flows, relevance)
-        return self._by_sign(flows, relevance)
-
-    def _proportional(self, flow: Flow, relevance: Tensor) -> tuple[Tensor, ...]:
-        """The terms as they are: the operation's own gradient."""
-        return self._passed(self._divided(flow, relevance, self._total()))
+        if flow.agree:
+            return self._agreeing(flow, relevance)
+        if flow.pairs is PROPORTIONAL:
+            return self._passed(self._divided(flow, relevance, self._total()))
+        terms = _Terms(self, flow)
+        return terms.passed(self._divided(flow, relevance, terms.z))
 
     def _passed(self, over: Tensor) -> tuple[Tensor, ...]:
-        """x W^T over."""
+        """x W^T over: the operation's own gradient."""
         if self.scale is not None:
             over = over.mul_(along(self.scale, over))
         slopes = torch.autograd.grad(self.z, self.values, over, retain_graph=True)
@@ -113,55 +134,76 @@ class Step:
         found = zip(self.values, slopes, strict=True)
         return tuple(value.detach() * slope * self.share for value, slope in found)
 
+    def _agreeing(self, flow: Flow, relevance: Tensor) -> tuple[Tensor, ...]:
+        """Terms t of the sign of their sum count 1 + agree times.
+
+        Up to a factor they are |t| with the sign of the sum, and (1 + 2 / agree) t.
+        """
+        total, plainly = self._total(), 1 + 2 / flow.agree
+        rising = self._rising(total, relevance)
+        if rising and self.nonnegative:
+            one_sided = replace(flow, pairs=((same, raised(flow.agree)),), agree=0.0)
+            return self.shares([one_sided], relevance)
+        sizes = _Terms(self, SIZES)
+        near = sizes.z.add_(2 * flow.epsilon / flow.agree)
+        z = near.copysign_(total).add_(total, alpha=plainly)
+        over = self._divided(replace(flow, epsilon=0.0), relevance, z)
+        signed = over if rising else over.copysign(relevance)
+        return self._added(sizes.passed(signed), self._passed(over), plainly)
+
+    def _rising(self, total: Tensor, relevance: Tensor) -> bool:
+        """Whether only outputs that are not negative have relevance, as those of a ReLU."""
+        some = (..., slice(1))
+        return not any(
+            bool(((t < 0) & (r != 0)).any())
+            for t, r in ((total[some], relevance[some]), (total, relevance))
+        )
+
     def _two_sided(self, flows: Sequence[Flow], relevance: Tensor) -> tuple[Tensor, ...]:
         """Positive and negative terms apart; a side without terms leaves its share to the other."""
         one, other = flows
         first = _Terms(self, one)
-        over = relevance if one.share == 1 else relevance * one.share
         if not other.share:
-            found = first.passed(self._divided(one, over, first.z))
-            if _one_sided(first.z) or _is_zero(left := over.where(first.z == 0, 0)):
-                return found
+            over = torch.div(relevance, first.z, out=first.z)
+            # Mostly relevance is nothing, too, where there are no terms: 0 / 0.
+            if math.isfinite(over.sum()) or math.isfinite(_without_nan(over).sum()):
+                return first.passed(over)
+            nothing = over.isinf()
+            found = first.passed(over.masked_fill_(nothing, 0))
+            left = relevance * nothing
             # Where one side has no terms, the terms as they are are those of the other.
-            return _added(found, self._passed(self._divided(other, left, self._total())))
-        left = over.where(first.z == 0, 0)
+            return self._added(found, self._passed(self._divided(other, left, self._total())))
         second = _Terms(self, other)
-        rest = relevance * other.share
-        over = over + rest.where(second.z == 0, 0)
+        mine, rest = relevance * one.share, relevance * other.share
+        over = mine + rest.where(second.z == 0, 0)
+        left = rest + mine.where(first.z == 0, 0)
         found = first.passed(self._divided(one, over, first.z))
-        return _added(found, second.passed(self._divided(other, rest + left, second.z)))
+        return self._added(found, second.passed(self._divided(other, left, second.z)))
 
-    def _by_sign(self, flows: Sequence[Flow], relevance: Tensor) -> tuple[Tensor, ...]:
-        """Each flow for the outputs that it serves."""
-        found = tuple(torch.zeros_like(value) for value in self.values)
-        for flow in flows:
-            mine = relevance
-            if flow.outputs != "all":
-                total = self._total()
-                served = total > 0 if flow.outputs == "positive" else total <= 0
-                mine = relevance.where(served, 0)
-                if _is_zero(mine):
-                    continue
-            terms = _Terms(self, flow)
-            found = _added(found, terms.passed(self._divided(flow, mine, terms.z)))
-        return found
+    def _added(
+        self, one: tuple[Tensor, ...], other: tuple[Tensor, ...], times: float = 1.0
+    ) -> tuple[Tensor, ...]:
+        """So many times the second into the first: products with the operands, new memory."""
+        return tuple(a.add_(b, alpha=times) for a, b in zip(one, other, strict=True))
 
     def summed(self, operands: Sequence[Tensor]) -> Tensor:
         """A sum of other operands."""
-        found = {
-            place: operand
-            for mine, operand in zip(self.operands, operands, strict=True)
-            for place in self.call.operands
-            if self.call.leaves[place] is mine
-        }
-        return self.call.run(found)
+        return self.call.run(dict(zip(self.call.operands, operands, strict=True)))
 
     def part(self, change: Part) -> Tensor | None:
         """The input changed, or None if nothing of it is left."""
         x = self.values[0].detach()
-        if change in (rises, falls) and bool(x.amin() >= 0):
-            return x if change is rises else None
+        if change in (rises, falls, torch.abs) and self.nonnegative:
+            return None if change is falls else x
         return change(x)
+
+    @cached_property
+    def nonnegative(self) -> bool:
+        """Whether no operand is negative, nor taken away."""
+        signs = self.signs or ()
+        return all(sign > 0 for sign in signs) and all(
+            bool(value.detach().amin() >= 0) for value in self.values
+        )
 
     def _total(self) -> Tensor:
         """What the terms add up to, with the bias if it shares."""
@@ -177,7 +219,7 @@ class Step:
             near = z + near if flow.plain else torch.copysign(near, z).add_(z)
             return torch.div(relevance, near, out=near)
         over = relevance / z
-        if math.isfinite(over.sum()):
+        if math.isfinite(over.sum()) or math.isfinite(_without_nan(over).sum()):
             return over
         nothing = z == 0
         if flow.strict and bool((nothing & (relevance != 0)).any()):
@@ -189,19 +231,8 @@ class Step:
         return over.masked_fill_(nothing, 0)
 
 
-def _one_sided(tensor: Tensor) -> bool:
-    """Whether it is all positive or all negative: quicker than to look for zeros."""
-    low, high = tensor.aminmax()
-    return bool(low > 0) or bool(high < 0)
-
-
-def _is_zero(tensor: Tensor) -> bool:
-    low, high = tensor.aminmax()
-    return bool(low == 0) and bool(high == 0)
-
-
-def _added(one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(a + b for a, b in zip(one, other, strict=True))
+def _without_nan(tensor: Tensor) -> Tensor:
+    return tensor.nan_to_num_(0.0, math.inf, -math.inf)
 
 
 class _Terms:
@@ -216,24 +247,27 @@ class _Terms:
         else:
             self._weigh(step, flow, step.weight)
         parts = [term.detach() for term in self._terms]
-        self.z = sum(parts[1:], parts[0]) if parts else torch.zeros_like(step.y)
-        if len(parts) > 1 and flow.pairs[0][0] is same:
+        cancels = len(parts) > 1 and flow.pairs[0][0] is same
+        size = sum(part.abs() for part in parts) if cancels else None
+        self.z = parts[0] if parts else torch.zeros_like(step.y)
+        for part in parts[1:]:
+            self.z += part
+        if size is not None:
             # The other parts take away from the whole: what rounding leaves of it is nothing.
-            size = torch.stack(parts).abs().sum(0)
             self.z[self.z.abs() <= 8 * torch.finfo(self.z.dtype).eps * size] = 0
         if step.bias is not None and flow.biased:
             one = torch.ones((), dtype=step.y.dtype, device=step.y.device)
             for change, weigh in flow.pairs:
-                self.z = self.z + change(one) * weigh(step.bias)
+                self.z += change(one) * weigh(step.bias)
 
     def _add(self, step: Step, flow: Flow) -> None:
-        """A sum: the weights are the signs of its operands, all the pairs one term."""
+        """A sum: the weights are the signs of its operands."""
         assert step.signs is not None
+        ((change, weigh),) = flow.pairs
         for value, sign in zip(step.values, step.signs, strict=True):
             x = value.detach()
             weight = torch.full((), float(sign), dtype=x.dtype, device=x.device)
-            pairs = [change(x) * weigh(weight) for change, weigh in flow.pairs]
-            self._inputs.append(torch.stack(pairs).sum(0).mul_(sign).requires_grad_())
+            self._inputs.append((change(x) * weigh(weight) * sign).requires_grad_())
         with torch.enable_grad():
             self._terms.append(step.summed(self._inputs))
 
@@ -254,8 +288,12 @@ class _Terms:
         if not self._terms:
             return (torch.zeros_like(self._step.values[0]),)
         slopes = torch.autograd.grad(self._terms, self._inputs, [over] * len(self._terms))
-        found = [slope * u.detach() for u, slope in zip(self._inputs, slopes, strict=True)]
-        return tuple(found) if self._step.weight is None else (sum(found[1:], found[0]),)
+        if self._step.weight is None:
+            return tuple(slope * u.detach() for u, slope in zip(self._inputs, slopes, strict=True))
+        found = slopes[0].mul_(self._inputs[0].detach())
+        for u, slope in zip(self._inputs[1:], slopes[1:], strict=True):
+            found.addcmul_(u.detach(), slope)
+        return (found,)
 
 
 class FirstOrder(Step):
