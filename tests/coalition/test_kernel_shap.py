@@ -6,6 +6,7 @@ import itertools
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -133,6 +134,19 @@ def test_products_of_three_players_make_such_games_exact() -> None:
     exact = ExactShapley()(model, ones(10)).values
     torch.testing.assert_close(found.values, exact, rtol=1e-6, atol=1e-6)
     assert found.std_error.max() < 1e-6
+
+
+def test_fewer_pairs_than_unknowns_give_the_least_values_that_fit() -> None:
+    n, layers = 6, strata(6, 1)
+    members, which = Draws(layers[1], n, 1, 0).take(0, 3)
+    responses = torch.randn(1, 3, 1, dtype=torch.float64)
+    sample = Sample(n)
+    sample.add(members, which, responses)
+    found, _ = regress([sample], layers[1:2], n, torch.zeros(0, 3, dtype=torch.long))
+    z = members.double()
+    z = (z - z.mean(1, keepdim=True)).numpy()
+    expected = np.linalg.lstsq(z, responses[0].numpy(), rcond=None)[0]
+    np.testing.assert_allclose(found[0].numpy(), expected, atol=1e-9)
 
 
 def test_strata_hold_all_pairs() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -131,7 +130,7 @@ class KernelSHAP(PairedCoalitions):
         off, error = regress(sample, layers, n, torch.zeros(0, 3, dtype=torch.long))
         # With more than one alternative what differs between them is noise that no product explains.
         if game.count == 1 and 3 * unknown <= 2 * drawn < 2 * whole and unknown <= MOST_UNKNOWN:
-            triples = torch.tensor(list(itertools.combinations(range(n), 3)))
+            triples = torch.combinations(torch.arange(n), 3)
             other, smaller = regress(sample, layers, n, triples)
             better = (smaller.norm(dim=1) < error.norm(dim=1))[:, None]
             off, error = torch.where(better, other, off), torch.where(better, smaller, error)

@@ -49,13 +49,12 @@ def regress(
     matrix = design.T @ (share[:, None] * design)
     # Memberships have no part along the ones: adding them there makes the matrix regular.
     matrix[:n, :n] += 1 / n
-    inverse = torch.linalg.pinv(matrix, hermitian=True)
-    fitted = torch.einsum("cj,dj,d,rdk->rck", inverse, design, share, response)
+    pull = design @ _inverse(matrix)
+    fitted = torch.einsum("dc,rdk->rck", share[:, None] * pull, response)
     # The Shapley values of a product of three signs: two thirds each, less what it was reduced by.
     values = torch.full((len(triples), n), -2 / n, dtype=torch.float64)
     values.scatter_add_(1, triples, torch.full_like(values[:, :3], 2 / 3))
     values = torch.cat([torch.eye(n, dtype=torch.float64), values])
-    pull = design @ inverse
     slopes, psi = pull @ values, torch.einsum("cn,rck->rnk", values, fitted)
     lean = (share * (pull * design).sum(1)).clamp_max(0.9)
     residual = response - torch.einsum("dc,rck->rdk", design, fitted)
@@ -75,6 +74,15 @@ def regress(
         parts = slopes[piece, :, None] * residual[:, piece, None] * (layer.mass / count)
         variance += parts.var(1) * count * (1 - count / layer.total)
     return psi, variance.sqrt()
+
+
+def _inverse(matrix: Tensor) -> Tensor:
+    """Of a symmetric matrix; the pseudo-inverse where it is singular or nearly so."""
+    factor, failed = torch.linalg.cholesky_ex(matrix)
+    sizes = factor.diagonal()
+    if failed or sizes.min() <= 1e-5 * sizes.max():
+        return torch.linalg.pinv(matrix, hermitian=True)
+    return torch.cholesky_inverse(factor)
 
 
 def _of_much_fitted(

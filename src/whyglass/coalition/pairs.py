@@ -10,6 +10,7 @@ import itertools
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -83,10 +84,11 @@ class Draws:
         return self._made[start:stop], self._laps[place % self._alternatives]
 
     def _list(self) -> Tensor:
-        chosen = torch.tensor(
-            list(itertools.islice(itertools.combinations(range(self._n), self._size), self._pairs))
-        )
-        members = torch.zeros(self._pairs, self._n, dtype=torch.bool).scatter_(1, chosen, True)
+        listed = itertools.islice(itertools.combinations(range(self._n), self._size), self._pairs)
+        flat = itertools.chain.from_iterable(listed)
+        chosen = np.fromiter(flat, np.int64, self._pairs * self._size)
+        members = torch.zeros(self._pairs, self._n, dtype=torch.bool)
+        members.scatter_(1, torch.from_numpy(chosen).reshape(self._pairs, self._size), True)
         return members[torch.randperm(self._pairs, generator=self._generator)]
 
     def _draw(self, count: int) -> None:
