@@ -158,6 +158,7 @@ def test_in_single_precision(rule: str) -> None:
 
 
 def test_from_a_layer_and_from_several_inputs() -> None:
+    torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2)).double().eval()
     x = torch.randn(4, 3, dtype=F64, generator=torch.Generator().manual_seed(0))
     found = LRP(rule="zero")(model, x, target=1, at="1").values

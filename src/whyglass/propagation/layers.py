@@ -77,10 +77,10 @@ def relevance_by_layer(
             step.call.layer,
             relevance,
             passed,
-            (float(relevance.sum()) - sum(float(part.sum()) for part in passed)) / made.seeded,
+            lost / made.seeded,
         )
         for step in reversed(made.steps)
-        for relevance, passed in step.arrived
+        for relevance, passed, lost in step.arrived
     ]
 
 
@@ -138,7 +138,7 @@ def contributions(
     for step in made.steps:
         if len(step.arrived) != 1 or len(step.operands) != 1:
             raise _not_sequential(step)
-        came, (passed,) = step.arrived[0]
+        came, (passed,), _ = step.arrived[0]
         if relevance and not _same(relevance[-1], passed.reshape(rows, -1)):
             raise _not_sequential(step)
         matrices.append(_matrix(made, step, rows))

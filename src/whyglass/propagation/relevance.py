@@ -144,7 +144,7 @@ class Relevance(Propagation):
             )
         self.absorbed[step.name] = self.absorbed.get(step.name, 0.0) + lost
         if self._keep:
-            step.arrived.append((relevance, found))
+            step.arrived.append((relevance, found, lost))
 
     def _step(
         self,

@@ -82,6 +82,7 @@ class Step:
     `operands` hang in the network's graph, `values` are cut from it, and `z` is a graph of its own over
     the values. The output is y = scale * z + shift, `scale` being that of a batch norm joined to the
     weights; `bias` is the shift where it shares. `share` is what each operand gets of the relevance.
+    `arrived` holds what came, what was passed on and what was lost, if the pass is to keep them.
     `signs` are those with which a sum takes its operands; other operations without weights have none.
     """
 
@@ -98,7 +99,7 @@ class Step:
     scale: Tensor | None = None
     weight: int | None = None
     signs: tuple[int, ...] | None = None
-    arrived: list[tuple[Tensor, tuple[Tensor, ...]]] = field(default_factory=list)
+    arrived: list[tuple[Tensor, tuple[Tensor, ...], float]] = field(default_factory=list)
 
     @property
     def name(self) -> str:
