@@ -31,6 +31,7 @@ from whyglass import (
     Zero,
     ZPlus,
 )
+from whyglass.extend import Flow
 from whyglass.propagation.relevance import Bias
 
 F64 = torch.float64
@@ -151,6 +152,12 @@ def test_on_convolutions_as_matrices(
         net, x = make().double().eval(), torch.randn(2, *shape, dtype=F64)
     weighted = sum(hasattr(module, "weight") for module in net)
     agree(net, x, rule, [plain] * weighted, bias)
+
+
+def test_agree_is_for_the_terms_as_they_are() -> None:
+    assert Gamma(gamma=0.5).flows() == (Flow(agree=0.5, strict=True),)
+    with pytest.raises(BadInput, match="agree is for the terms as they are: leave pairs out"):
+        Flow(((torch.abs, torch.abs),), agree=0.5)
 
 
 def test_a_bound_for_each_channel() -> None:
