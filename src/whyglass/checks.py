@@ -26,28 +26,22 @@ class Check:
     rows: tuple[float, ...] = ()
 
 
-def completeness_gap(
-    values: Sequence[Tensor], change: Tensor, least: Tensor | float = 1e-30
-) -> Tensor:
-    r"""Relative gap |sum_i R_i - change| / max(|change|, sum_i |R_i| / 100, least), as `change`.
+def completeness_gap(values: Sequence[Tensor], change: Tensor) -> Tensor:
+    r"""Relative gap |sum_i R_i - change| / max(|change|, sum_i |R_i| / 100), shaped as `change`.
 
-    The second term keeps a change of nearly zero, where large values cancel, from looking broken; the
-    third one of nothing, where values of rounding's size do not.
+    The second term keeps a change of nearly zero, where large values cancel, from looking broken.
     """
     many = change.dim() == 2
     gap = (flat_sum(values, many) - change.double()).abs()
     size = flat_sum([value.abs() for value in values], many)
-    return gap / torch.maximum(change.double().abs(), size / 100).clamp_min(least)
+    return gap / torch.maximum(change.double().abs(), size / 100).clamp_min(1e-30)
 
 
 def completeness(
     values: Sequence[Tensor], score: Tensor, baseline_score: Tensor, tolerance: float
 ) -> Check:
     """The values add up to the change of score from baseline to input, row by row."""
-    ends = torch.maximum(score.abs(), baseline_score.abs()).double()
-    # A sum that is off by one rounding of the scores, each worth their epsilon, is right.
-    rounding = 1000 * torch.finfo(score.dtype).eps * ends + 1e-30
-    gap = completeness_gap(values, score.double() - baseline_score.double(), rounding)
+    gap = completeness_gap(values, score.double() - baseline_score.double())
     rows = worst_target(gap)
     worst = max(rows)
     return Check(

@@ -33,7 +33,6 @@ from whyglass import (
     Several,
     SmoothGrad,
 )
-from whyglass.checks import completeness
 
 RULE = IntegratedGradients(steps=4, rule="midpoint")
 
@@ -346,15 +345,3 @@ def test_held_inputs_are_noted() -> None:
     found = Saliency()(network.make(), network.inputs(), **arguments(Saliency, network))
     assert any("mask" in note and "bool" in note for note in found.notes)
     assert not leaves(found.values)[1].any()
-
-
-def test_values_of_the_size_of_rounding_are_complete_where_nothing_changes() -> None:
-    for dtype in (torch.float32, torch.float64):
-        score = torch.tensor([3.0, 3.0], dtype=dtype)
-        tiny = torch.finfo(dtype).eps
-        check = completeness(
-            (torch.tensor([[tiny, tiny], [0.1, 0.2]], dtype=dtype),), score, score, 1e-3
-        )
-        assert check.rows[0] <= 1e-3
-        assert check.rows[1] > 1
-        assert check.verdict == "fail"
