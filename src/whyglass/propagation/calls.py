@@ -108,6 +108,15 @@ class Table:
     decompose: bool = True
     total: bool = False
 
+    def plain(self) -> frozenset[str]:
+        """Operations that take their plain gradient, whatever of their operands is tracked."""
+        free = STRUCTURAL if self.additive else STRUCTURAL | ADDITIVE
+        if self.total:
+            free |= ELEMENTWISE
+        return (free - self.by_name.keys()) | {
+            op for op, rule in self.by_name.items() if rule is None
+        }
+
     def rule(self, op: str, operands: int) -> Rule | None:
         """The rule that an operation on so many tracked tensors meets; KeyError if there is none."""
         if op in self.by_name:

@@ -143,14 +143,12 @@ class Coefficients(Propagation):
 
     def _weigh(self, call: Call) -> Any:
         """Linear in its one operand: damped if there are weights with an epsilon."""
-        if weight_place(call) is None:
-            return call.run()
         rule = self._composite.rule(call.op, call.layer, 1, 1)
-        if not isinstance(rule, Zero | Epsilon):
+        if isinstance(rule, Zero) or weight_place(call) is None:
+            return call.run()
+        if not isinstance(rule, Epsilon):
             raise OtherRule
         z = call.run()
-        if isinstance(rule, Zero):
-            return z
         result: Tensor = _Damped.apply(z, z.detach(), rule, None)
         self._sums[id(result)] = (call, rule, z)
         return result

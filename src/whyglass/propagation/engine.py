@@ -79,6 +79,7 @@ class Propagation(TorchFunctionMode):
         self._forget = _forgetter(weakref.ref(self))
         self._replaced: dict[int, tuple[Tensor, Tensor]] = {}
         self._stale: set[int] = set()
+        self._plain = frozenset[str]() if shadows else table.plain()
         # Whether operations without a rule are told of, too, and questions looked at.
         self._records = type(self).made is not Propagation.made
         self._listens = shadows or type(self)._ask is not Propagation._ask
@@ -129,6 +130,10 @@ class Propagation(TorchFunctionMode):
         op, asks, writes = _kind(func)
         if asks and not self._listens:
             return func(*args, **named)
+        if op in self._plain and not (
+            writes or self._records or self._stale or named.get("inplace")
+        ):
+            return self._pass(op, func, args, named)
         # The mode's own composites take the flag by position; none of those is a rule's business.
         given = {name: value for name, value in named.items() if name != "inplace"}
         leaves, form = packed(args, given)
@@ -144,6 +149,20 @@ class Propagation(TorchFunctionMode):
         result = self._dispatch(op, function, args, given, leaves, form)
         if writes or named.get("inplace"):
             self._overwrite(args[0], result)
+        return result
+
+    def _pass(self, op: str, func: Any, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """A call that is no rule's business: if it takes what is tracked, what it makes is, too."""
+        result, tracked = func(*args, **named), self._tracked
+        for leaf in args:
+            if id(leaf) in tracked:
+                break
+        else:
+            if not any(id(leaf) in tracked for leaf in leaves_of((args, named))):
+                return result
+        if op not in STRUCTURAL:
+            self.last = op
+        self._follow(result, None)
         return result
 
     def _current(self, value: Any) -> Any:
@@ -199,12 +218,9 @@ class Propagation(TorchFunctionMode):
                 self._refuse(op, "has no rule, so")
             self.accepted[op] = self.accepted.get(op, 0) + 1
             rule = self._table.accepted
-        if rule is None and not self._records:
+        if rule is None and self._shadows and not self._records:
             args, kwargs = unpacked(leaves, form)
             result = function(*args, **kwargs)
-            if not self._shadows:
-                self._follow(result, None)
-                return result
             args, kwargs = unpacked([self._one_at_baseline(leaf) for leaf in leaves], form)
             with torch.no_grad():
                 self._follow(result, function(*args, **kwargs))

@@ -73,6 +73,8 @@ class Moments(Propagation):
     def __init__(self, rules: Mapping[str, Rule]) -> None:
         super().__init__(Table(None, None, decompose=False), shadows=False)
         self._rules = rules
+        # No operation takes its plain course.
+        self._records = True
         self._spreads: dict[int, Spread] = self.memory()
 
     def start(self, mean: Tensor, spread: Spread) -> None:
