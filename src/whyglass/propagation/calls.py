@@ -74,7 +74,8 @@ def derivative(call: Call, at: Tensor | None = None) -> Tensor:
     place = call.operands[0]
     with torch.enable_grad():
         x = (call.leaves[place] if at is None else at).detach().requires_grad_()
-        (slope,) = torch.autograd.grad(call.run({place: x}).sum(), x)
+        y = call.run({place: x})
+        (slope,) = torch.autograd.grad(y, x, torch.ones_like(y))
     return slope
 
 

@@ -50,11 +50,6 @@ class Scratch:
             held = self._held = x.new_empty(x.numel())
         return torch.sub(x, before, out=held[: x.numel()].view(x.shape))
 
-    def gaps(self, slope: Tensor) -> Tensor:
-        """Where a slope is no number, as a flat mask, until something else is asked for."""
-        flat = slope.flatten()
-        return torch.ne(flat, flat, out=self._held.view(torch.bool)[: flat.numel()])
-
 
 def rescale(call: Call, scratch: Scratch) -> Tensor:
     """Elementwise y = f(x): m_x = m_y (y - y') / (x - x'), the derivative where x = x'.
@@ -74,7 +69,7 @@ def _mean_slope(call: Call, x: Tensor, before: Tensor, y: Tensor, scratch: Scrat
     step = scratch.difference(x, before)
     slope = (y - call.at_baseline).div_(step)
     if call.op in PIECEWISE:
-        return _without_gaps(call, x, slope, scratch)
+        return _without_gaps(call, x, slope)
     # Masks of minus infinity are equal and have no difference.
     size = torch.maximum(x.abs(), before.abs())
     near = (x == before) | (step.abs() <= SAME.get(x.dtype, 1e-6) * size)
@@ -84,23 +79,24 @@ def _mean_slope(call: Call, x: Tensor, before: Tensor, y: Tensor, scratch: Scrat
     return torch.where(near, derivative(call).nan_to_num(0.0, 0.0, 0.0), slope)
 
 
-def _without_gaps(call: Call, x: Tensor, slope: Tensor, scratch: Scratch) -> Tensor:
+def _without_gaps(call: Call, x: Tensor, slope: Tensor) -> Tensor:
     """On straight pieces a slope is right but where there is no difference: there 0 / 0."""
     if math.isfinite(slope.sum()):
         return slope
-    gaps = scratch.gaps(slope)
     if any(isinstance(leaf, Tensor) and leaf is not x for leaf in call.leaves[1:]):
-        return torch.where(gaps.view(x.shape), derivative(call), slope)
-    places, slope = _places(gaps), slope.contiguous()
-    slope.view(-1)[places] = derivative(call, x.flatten()[places]).nan_to_num(0.0, 0.0, 0.0)
+        return torch.where(slope.isnan(), derivative(call), slope)
+    slope = slope.contiguous()
+    flat = slope.view(-1)
+    places = _gaps(flat)
+    flat[places] = derivative(call, x.flatten()[places]).nan_to_num(0.0, 0.0, 0.0)
     return slope
 
 
-def _places(mask: Tensor) -> Tensor:
-    """Where a flat mask is true: on a processor numpy finds them many times faster."""
-    if mask.device.type == "cpu":
-        return torch.from_numpy(np.flatnonzero(mask.numpy()))
-    return mask.nonzero()[:, 0]
+def _gaps(flat: Tensor) -> Tensor:
+    """Where numbers are none: on a processor numpy finds them ten times faster."""
+    if flat.device.type == "cpu" and flat.dtype in SAME:
+        return torch.from_numpy(np.flatnonzero(np.isnan(flat.numpy())))
+    return flat.isnan().nonzero()[:, 0]
 
 
 def batch_norm(call: Call) -> Tensor:
