@@ -23,6 +23,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from whyglass.errors import BadInput
 from whyglass.inputs import Leaves
 
+# glibc keeps freed memory for blocks as large as the largest that it has seen freed, 32 MiB at most,
+# and returns that of larger ones, whose next use is page faults: a tenth to a third of a pass of a
+# small network. So it is shown one, which nothing ever touches.
+torch.empty(2**25 - 2**16, dtype=torch.uint8, device="cpu")
+
 FIRST_ROWS = 16
 FIRST_BYTES = 2**21
 CPU_CACHE = 8 * 2**20

@@ -123,9 +123,12 @@ class Scorer:
         twin.probe, twin.structure, twin.points = None, self.input_structure, self.inputs
         return twin
 
-    def scores(self, points: Points, rows: Tensor) -> Tensor:
-        """(N,) or (N, K) scores of N points; `points(piece)` makes the leaves of a piece."""
-        return torch.cat([part.scores for part in self._run(points, rows, False)])
+    def scores(self, points: Points, rows: Tensor, unit: int = 1) -> Tensor:
+        """(N,) or (N, K) scores of N points; `points(piece)` makes the leaves of a piece.
+
+        A piece is a multiple of `unit` points where that many fit.
+        """
+        return torch.cat([part.scores for part in self._run(points, rows, False, unit)])
 
     def mean_scores(self, background: Leaves) -> Tensor:
         """(B,) or (B, K): the score of each row's target, averaged over N background rows."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -9,7 +12,7 @@ from torch import Tensor
 
 from whyglass.coalition.maskers import Masker
 from whyglass.coalition.players import Team
-from whyglass.inputs import Leaves
+from whyglass.inputs import Leaves, concatenate
 from whyglass.scorer import Evaluated, Scorer
 
 BLOCK = 2**18
@@ -34,7 +37,7 @@ class Game:
         found = self._play(none, nobody, torch.arange(none.count), every)
         self.empty = found.mean(1)
         self.empties = found if none is masker else self.empty[:, None].expand(-1, self.count, -1)
-        self._keys: NDArray[np.void] | None = None
+        self._keys: NDArray[Any] | None = None
         self._scores = found[:, :0]
 
     @property
@@ -118,11 +121,18 @@ class Game:
         present, alternative, mine = (part.to(device) for part in (coalitions, which, rows))
 
         def points(piece: slice) -> Leaves:
-            place = torch.arange(piece.start, piece.stop, device=device)
-            play, row = place // width, mine[place % width]
-            return masker(present[play], row, alternative[play])
+            """Whole plays at once; where a piece ends within a play, some rows of that."""
+            whole = min(-(-piece.start // width) * width, piece.stop)
+            rest = max(piece.stop // width * width, whole)
+            made: list[Leaves] = []
+            for start, stop in pairwise((piece.start, whole, rest, piece.stop)):
+                if start < stop:
+                    plays = slice(start // width, -(-stop // width))
+                    some = mine[start % width : start % width + stop - start]
+                    made.append(masker(present[plays], some, alternative[plays]))
+            return made[0] if len(made) == 1 else concatenate(made)
 
-        scores = self.scorer.scores(points, rows.repeat(size))
+        scores = self.scorer.scores(points, rows.repeat(size), width)
         return _wide(scores, self.scorer.many).reshape(size, width, -1).transpose(0, 1)
 
 
@@ -131,12 +141,14 @@ def members(numbers: Tensor, n: int) -> Tensor:
     return (numbers[:, None] >> torch.arange(n)) & 1 > 0
 
 
-def _keys(coalitions: Tensor, which: Tensor) -> NDArray[np.void]:
-    """One comparable key a play."""
+def _keys(coalitions: Tensor, which: Tensor) -> NDArray[Any]:
+    """One comparable key a play: a number where 64 bits hold it."""
     bits = np.packbits(coalitions.numpy(), axis=1)
-    parts = [bits, which.numpy().astype(">u4")[:, None].view(np.uint8).reshape(len(bits), 4)]
-    whole = np.ascontiguousarray(np.concatenate(parts, 1))
-    return whole.view(np.dtype((np.void, whole.shape[1]))).reshape(-1)
+    size = 8 if bits.shape[1] <= 4 else bits.shape[1] + 4
+    whole = np.zeros((len(bits), size), np.uint8)
+    whole[:, : bits.shape[1]] = bits
+    whole[:, -4:] = which.numpy().astype("<u4")[:, None].view(np.uint8)
+    return whole.view(np.uint64 if size == 8 else np.dtype((np.void, size)))[:, 0]
 
 
 def _wide(scores: Tensor, many: bool) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from whyglass.coalition.players import Team, playing
+from whyglass.coalition.players import Team, each, playing
 from whyglass.errors import BadInput
 from whyglass.inputs import Leaves, explained
 
@@ -28,15 +28,16 @@ class Inpainted:
     def __post_init__(self) -> None:
         point = self.points[self.picture]
         self._mask = self.team.masks[self.picture].to(point.device)
-        nobody = torch.zeros(len(point), self.team.count, dtype=torch.bool, device=point.device)
+        nobody = torch.zeros(1, self.team.count, dtype=torch.bool, device=point.device)
         rows = torch.arange(len(point), device=point.device)
-        self.start: Leaves | None = self(nobody, rows, torch.zeros_like(rows))
+        self.start: Leaves | None = self(nobody, rows, rows[:1])
 
     @property
     def nothing(self) -> Inpainted:
         return self
 
     def __call__(self, present: Tensor, rows: Tensor, which: Tensor) -> Leaves:
+        present, rows, _ = each(present, rows, which)
         made = [point[rows] for point in self.points]
         made[self.picture] = inpaint(made[self.picture], playing(present, self._mask))
         return tuple(made)

@@ -104,10 +104,18 @@ class KernelSHAP(PairedCoalitions):
         sample = [Sample(game.n) for _ in layers]
         for pairs in self.stages(game, layers):
             counts = allocate(layers, pairs, weights)
-            for place, (start, stop) in enumerate(zip(taken, counts, strict=True)):
-                if start < stop:
-                    members, which = draws[place].take(start, stop)
-                    sample[place].add(members, which, _halved(game, members, which, active))
+            fresh = [
+                one.take(start, stop)
+                for one, start, stop in zip(draws, taken, counts, strict=True)
+            ]
+            halves = _halved(
+                game,
+                torch.cat([members for members, _ in fresh]),
+                torch.cat([which for _, which in fresh]),
+                active,
+            ).split([len(which) for _, which in fresh], 1)
+            for one, (members, which), half in zip(sample, fresh, halves, strict=True):
+                one.add(members, which, half)
             taken = counts
             if self.features is not None and self.features < game.n:
                 values[active], errors[active] = _few(game, sample, layers, active, self.features)

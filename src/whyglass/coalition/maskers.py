@@ -1,7 +1,8 @@
 """What absence is: a masker makes the inputs in which only a coalition is present.
 
-Each evaluation keeps some players of one row and takes the rest from one of `count` alternatives,
-which are used equally: the value of a coalition is the mean score over them.
+A play keeps some players of a row and takes the rest from one of `count` alternatives, which are used
+equally: the value of a coalition is the mean score over them. A masker is given plays and rows, and
+makes every play of every row.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from whyglass.baseline import (
     resolve,
 )
 from whyglass.coalition.inpainting import inpainted
-from whyglass.coalition.players import Team, playing
+from whyglass.coalition.players import Team, each, playing
 from whyglass.errors import BadInput
 from whyglass.inputs import Leaves, explained
 from whyglass.method import positive_integer
@@ -44,9 +45,9 @@ class Masker(Protocol):
         ...
 
     def __call__(self, present: Tensor, rows: Tensor, which: Tensor) -> Leaves:
-        """E points: those of `rows` (E,), players absent where `present` (E, n) is false.
+        """S R points, play after play: `rows` (R,), players absent where `present` (S, n) is false.
 
-        `which` (E,) is the alternative, of `count`. All three are on the points' device.
+        `which` (S,) is the alternative, of `count`. All three are on the points' device.
         """
         ...
 
@@ -81,19 +82,20 @@ class Replace:
         return self
 
     def __call__(self, present: Tensor, rows: Tensor, which: Tensor) -> Leaves:
-        source = which if self.shared else rows
         made: list[Tensor] = []
         for point, other, mask, plays, run in zip(
             self.points, self.others, self._masks, self._all, self._runs, strict=True
         ):
             here = point[rows]
-            if plays is not None:
-                if run is not None and plays:
-                    keep = present[:, run : run + mask.numel()].reshape(-1, *mask.shape)
-                else:
-                    keep = playing(present, mask)
-                here = torch.where(keep, here, other[source])
-            made.append(here)
+            if plays is None:
+                made.append(here.repeat(len(present), *[1] * (here.dim() - 1)))
+                continue
+            if run is not None and plays:
+                keep = present[:, run : run + mask.numel()].reshape(-1, *mask.shape)
+            else:
+                keep = playing(present, mask)
+            away = other[which][:, None] if self.shared else other[rows]
+            made.append(torch.where(keep[:, None], here, away).flatten(0, 1))
         return tuple(made)
 
 
@@ -132,6 +134,7 @@ class Nearby(Table):
         self._units = torch.where(spread > 0, spread, torch.ones_like(spread))
 
     def __call__(self, present: Tensor, rows: Tensor, which: Tensor) -> Leaves:
+        present, rows, which = each(present, rows, which)
         keep, here = self.columns(present), self.point[rows]
         away = ((here[:, None] - self.data) / self._units) ** 2
         distance = torch.where(keep[:, None], away, torch.zeros_like(away)).sum(2)
@@ -150,6 +153,7 @@ class Regressed(Table):
         self._slopes: dict[bytes, Tensor] = {}
 
     def __call__(self, present: Tensor, rows: Tensor, which: Tensor) -> Leaves:
+        present, rows, which = each(present, rows, which)
         keep, here, base = self.columns(present), self.point[rows], self.data[which]
         made = torch.where(keep, here, base)
         distinct, place = keep.unique(dim=0, return_inverse=True)
@@ -188,6 +192,7 @@ class Delete:
         return self
 
     def __call__(self, present: Tensor, rows: Tensor, which: Tensor) -> Leaves:
+        present, rows, _ = each(present, rows, which)
         mask = self.team.masks[self.text].to(present.device)
         keep = playing(present, mask)
         order = (~keep).to(torch.uint8).argsort(dim=1, stable=True)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from whyglass.coalition.pairs import Stratum
+from whyglass.coalition.surrogate import inverse
 
 
 class Sample:
@@ -49,7 +50,7 @@ def regress(
     matrix = design.T @ (share[:, None] * design)
     # Memberships have no part along the ones: adding them there makes the matrix regular.
     matrix[:n, :n] += 1 / n
-    pull = design @ _inverse(matrix)
+    pull = design @ inverse(matrix)
     fitted = torch.einsum("dc,rdk->rck", share[:, None] * pull, response)
     # The Shapley values of a product of three signs: two thirds each, less what it was reduced by.
     values = torch.full((len(triples), n), -2 / n, dtype=torch.float64)
@@ -74,15 +75,6 @@ def regress(
         parts = slopes[piece, :, None] * residual[:, piece, None] * (layer.mass / count)
         variance += parts.var(1) * count * (1 - count / layer.total)
     return psi, variance.sqrt()
-
-
-def _inverse(matrix: Tensor) -> Tensor:
-    """Of a symmetric matrix; the pseudo-inverse where it is singular or nearly so."""
-    factor, failed = torch.linalg.cholesky_ex(matrix)
-    sizes = factor.diagonal()
-    if failed or sizes.min() <= 1e-5 * sizes.max():
-        return torch.linalg.pinv(matrix, hermitian=True)
-    return torch.cholesky_inverse(factor)
 
 
 def _of_much_fitted(

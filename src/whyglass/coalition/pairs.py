@@ -43,19 +43,21 @@ def allocate(layers: list[Stratum], pairs: int, weights: list[float]) -> list[in
     No count falls when `pairs` rises, so that a larger sample continues a smaller one.
     """
 
+    totals = [layer.total for layer in layers]
+
     def counts(scale: float) -> list[int]:
         return [
-            min(layer.total, max(2, int(scale * weight)))
-            for layer, weight in zip(layers, weights, strict=True)
+            min(total, max(2, int(scale * weight)))
+            for total, weight in zip(totals, weights, strict=True)
         ]
 
-    if sum(layer.total for layer in layers) <= pairs:
-        return [layer.total for layer in layers]
+    if sum(totals) <= pairs:
+        return totals
     low, high = 0.0, 1.0
     while sum(counts(high)) <= pairs:
-        high *= 2
-    for _ in range(100):
-        middle = (low + high) / 2
+        low, high = high, 2 * high
+    # Until the two are neighbours: strata of the same weight rise at the same scale.
+    while low < (middle := (low + high) / 2) < high and counts(low) != counts(high):
         low, high = (middle, high) if sum(counts(middle)) <= pairs else (low, middle)
     return counts(low)
 

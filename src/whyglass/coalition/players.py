@@ -61,6 +61,16 @@ def playing(present: Tensor, mask: Tensor) -> Tensor:
     return torch.cat([present, torch.ones_like(present[:, :1])], 1)[:, mask]
 
 
+def each(present: Tensor, rows: Tensor, which: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of every play (S, n) and its alternative (S,) with every row (R,) the three a point (S R,)."""
+    plays = len(present)
+    return (
+        present.repeat_interleave(len(rows), 0),
+        rows.repeat(plays),
+        which.repeat_interleave(len(rows)),
+    )
+
+
 def narrow(values: Tensor, point: Tensor) -> Tensor:
     """float64 stays where the inputs are; everything else is answered in float32."""
     return values if point.dtype == torch.float64 else values.float()

@@ -31,29 +31,38 @@ def fit(
     errors, explained = torch.zeros_like(slopes), slopes.new_zeros(rows, targets)
     flat = chosen.permute(0, 2, 1).reshape(-1, n)
     kinds, which = flat.unique(dim=0, return_inverse=True)
+    share, root = weights / weights.sum(), weights.sqrt()[:, None]
     columns = scores.permute(1, 0, 2).reshape(size, -1)
+    columns = root * (columns - weights @ columns / weights.sum())
     design = members.double()
-    mean = weights @ design / weights.sum()
+    design = root * (design - weights @ design / weights.sum())
     for number, kept in enumerate(kinds):
         mine = (which == number).nonzero()[:, 0]
-        x, y = design[:, kept] - mean[kept], columns[:, mine]
-        y = y - weights @ y / weights.sum()
-        penalty = alpha * torch.eye(int(kept.sum()), dtype=torch.float64)
-        inverse = torch.linalg.pinv(x.T @ (weights[:, None] * x) + penalty, hermitian=True)
-        made = inverse @ (x.T @ (weights[:, None] * y))
-        off = y - x @ made
-        total = (weights[:, None] * y**2).sum(0)
-        share = 1 - (weights[:, None] * off**2).sum(0) / total
+        x, y = design[:, kept], columns[:, mine]
+        spread = inverse(x.T @ x + alpha * torch.eye(x.shape[1], dtype=torch.float64))
+        made = spread @ (x.T @ y)
+        off, total = y - x @ made, y.square().sum(0)
         # A score that does not vary is explained by the intercept.
-        explained[mine // targets, mine % targets] = torch.where(total > 1e-24, share, 1.0)
+        explained[mine // targets, mine % targets] = torch.where(
+            total > 1e-24, 1 - off.square().sum(0) / total, 1.0
+        )
         place = (mine // targets)[:, None], kept.nonzero()[:, 0], (mine % targets)[:, None]
         slopes[place] = made.T
         if drawn:
-            pull = weights[:, None] * (x @ inverse)
+            pull = x @ spread
             # A residual is smaller than the error behind it by how much the fit leans on its draw.
-            lean = ((pull * x).sum(1) + weights / weights.sum()).clamp_max(0.9)
-            errors[place] = ((off / (1 - lean)[:, None]).T ** 2 @ pull**2).sqrt()
+            lean = ((pull * x).sum(1) + share).clamp_max(0.9)
+            errors[place] = ((off / (1 - lean)[:, None]).square().T @ pull.square()).sqrt()
     return Fit(slopes, errors, explained)
+
+
+def inverse(matrix: Tensor) -> Tensor:
+    """Of a symmetric matrix; the pseudo-inverse where it is singular or nearly so."""
+    factor, failed = torch.linalg.cholesky_ex(matrix)
+    sizes = factor.diagonal()
+    if failed or sizes.min() <= 1e-5 * sizes.max():
+        return torch.linalg.pinv(matrix, hermitian=True)
+    return torch.cholesky_inverse(factor)
 
 
 def lasso_path(members: Tensor, weights: Tensor, scores: Tensor, features: int) -> Tensor:

@@ -98,15 +98,16 @@ def _summary(gains: Tensor, which: Tensor, alternatives: int, off: Tensor) -> tu
     spread over all pairs is counted, which is too much rather than too little. Without whole laps the
     gains miss the change of score by `off` (R, K), which goes to the players that vary, by how much.
     """
-    pairs = gains.shape[1]
-    spread = gains.var(1)
-    total = spread.sum(1, keepdim=True)
-    mean = gains.mean(1) + off[:, None] * torch.where(total > 0, spread / total, 0.0)
+    pairs, mean = gains.shape[1], gains.mean(1)
     laps, rest = divmod(pairs, alternatives)
     if alternatives > 1 and laps > 1 and not rest:
         order = which.argsort(stable=True)
-        grouped = gains[:, order].reshape(len(gains), alternatives, laps, *gains.shape[2:])
-        variance = grouped.var(2).mean(1) / pairs
-    else:
-        variance = spread / pairs
-    return mean, variance.sqrt()
+        grouped = gains[:, order].unflatten(1, (alternatives, laps))
+        within = (grouped - grouped.mean(2, keepdim=True)).square().sum((1, 2))
+        return mean, (within / (alternatives * (laps - 1) * pairs)).sqrt()
+    spread = (gains - mean[:, None]).square().sum(1) / (pairs - 1)
+    total = spread.sum(1, keepdim=True)
+    return (
+        mean + off[:, None] * torch.where(total > 0, spread / total, 0.0),
+        (spread / pairs).sqrt(),
+    )
