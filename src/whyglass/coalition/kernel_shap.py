@@ -105,8 +105,7 @@ class KernelSHAP(PairedCoalitions):
         for pairs in self.stages(game, layers):
             counts = allocate(layers, pairs, weights)
             fresh = [
-                one.take(start, stop)
-                for one, start, stop in zip(draws, taken, counts, strict=True)
+                one.take(start, stop) for one, start, stop in zip(draws, taken, counts, strict=True)
             ]
             halves = _halved(
                 game,

@@ -40,47 +40,52 @@ def regress(
     membership less its mean, and psi summing to zero. Products of `triples` (T, 3) of players are
     fitted beside, and their Shapley values added.
     """
-    designs, responses, shares = [], [], []
-    for one, layer in zip(sample, layers, strict=True):
-        assert one.responses is not None
-        designs.append(_columns(one.members, triples))
-        responses.append(one.responses)
-        shares.append(designs[-1].new_full((len(one.members),), layer.mass / len(one.members)))
-    design, response, share = torch.cat(designs), torch.cat(responses, 1), torch.cat(shares)
-    matrix = design.T @ (share[:, None] * design)
+    responses = [one.responses for one in sample if one.responses is not None]
+    rows, _, targets = responses[0].shape
+    counts = torch.tensor([len(one.members) for one in sample])
+    mass = torch.tensor([layer.mass for layer in layers], dtype=torch.float64)
+    share = (mass / counts).repeat_interleave(counts)[:, None]
+    design = _columns(torch.cat([one.members for one in sample]), triples)
+    response = torch.cat(responses, 1).transpose(0, 1).flatten(1)
+    weighted = share * design
+    matrix = design.T @ weighted
     # Memberships have no part along the ones: adding them there makes the matrix regular.
     matrix[:n, :n] += 1 / n
-    pull = design @ inverse(matrix)
-    fitted = torch.einsum("dc,rdk->rck", share[:, None] * pull, response)
+    within = inverse(matrix)
+    fitted = within @ (weighted.T @ response)
     # The Shapley values of a product of three signs: two thirds each, less what it was reduced by.
     values = torch.full((len(triples), n), -2 / n, dtype=torch.float64)
     values.scatter_add_(1, triples, torch.full_like(values[:, :3], 2 / 3))
     values = torch.cat([torch.eye(n, dtype=torch.float64), values])
-    slopes, psi = pull @ values, torch.einsum("cn,rck->rnk", values, fitted)
-    lean = (share * (pull * design).sum(1)).clamp_max(0.9)
-    residual = response - torch.einsum("dc,rck->rdk", design, fitted)
+    slopes, psi = design @ (within @ values), values.T @ fitted
+    lean = (weighted * (design @ within)).sum(1, keepdim=True).clamp_max(0.9)
+    residual = response - design @ fitted
     if len(triples):
-        return psi, _of_much_fitted(sample, layers, slopes, residual, lean).sqrt()
-    # A residual is smaller than the error behind it by how much the fit leans on its pair: the power
-    # is between 1/2, right for equal errors, and the jackknife's 1, and covers best of the three.
-    residual = residual / (1 - lean)[:, None] ** 0.75
-    variance = torch.zeros_like(psi)
-    place = 0
-    for one, layer in zip(sample, layers, strict=True):
-        count = len(one.members)
-        piece = slice(place, place + count)
-        place += count
-        if count == layer.total:
-            continue  # the whole stratum: nothing was left to chance
-        parts = slopes[piece, :, None] * residual[:, piece, None] * (layer.mass / count)
-        variance += parts.var(1) * count * (1 - count / layer.total)
-    return psi, variance.sqrt()
+        variance = _of_much_fitted(sample, layers, slopes, residual.square_().div_(1 - lean))
+    else:
+        # A residual is smaller than the error behind it by how much the fit leans on its pair: the
+        # power is between 1/2, right for equal errors, and the jackknife's 1, and covers best.
+        residual /= (1 - lean) ** 0.75
+        variance = torch.zeros_like(psi)
+        parts = zip(slopes.split(counts.tolist()), residual.split(counts.tolist()), strict=True)
+        for layer, (slope, off) in zip(layers, parts, strict=True):
+            count = len(off)
+            # Of a whole stratum nothing was left to chance.
+            if count < layer.total:
+                spread = slope.T.square() @ off.square() - (slope.T @ off).square() / count
+                left_out = (1 - count / layer.total) * layer.mass**2 / count
+                variance += spread.clamp_min_(0) * (left_out / (count - 1))
+
+    def by_row(found: Tensor) -> Tensor:
+        return found.unflatten(1, (rows, targets)).transpose(0, 1)
+
+    return by_row(psi), by_row(variance.sqrt())
 
 
 def _of_much_fitted(
-    sample: list[Sample], layers: list[Stratum], slopes: Tensor, residual: Tensor, lean: Tensor
+    sample: list[Sample], layers: list[Stratum], slopes: Tensor, square: Tensor
 ) -> Tensor:
-    """(R, n, K) variances where the unknowns are nearly as many as the pairs.
+    """(n, R K) variances where the unknowns are nearly as many as the pairs.
 
     The values found are a weighted sum over the pairs drawn, the true ones over all pairs; what the
     fit explains is the same in both. So the error is that of the rest: a pair drawn errs by the
@@ -91,24 +96,26 @@ def _of_much_fitted(
     along = sum(
         layer.mass * layer.size * (n - layer.size) / (n * (n - 1)) for layer in layers
     )  # of all pairs the matrix of memberships is this times the identity, across the ones
-    square = residual**2 / (1 - lean)[:, None]
-    variance = residual.new_zeros(len(residual), n, residual.shape[2])
-    place = 0
-    for one, layer in zip(sample, layers, strict=True):
+    weights: list[Tensor] = []
+    for one, layer, mine in zip(
+        sample, layers, slopes.split([len(one.members) for one in sample]), strict=True
+    ):
         count = len(one.members)
-        mine, pairs = slopes[place : place + count], square[:, place : place + count]
-        place += count
         true = (one.members.double() - layer.size / n) / along * (layer.mass / layer.total)
         left_out = (layer.total - count) / count
-        weight = (mine * (layer.mass / count) - true) ** 2 + left_out * true**2
-        variance += torch.einsum("dn,rdk->rnk", weight, pairs)
-    return variance
+        weights.append((mine * (layer.mass / count) - true) ** 2 + left_out * true**2)
+    return torch.cat(weights).T @ square
 
 
 def _columns(members: Tensor, triples: Tensor) -> Tensor:
     """Memberships less their mean, then products of signs less the mean sign: zero for everybody."""
     z = members.double()
     signs = 2 * z - 1
+    first, second, third = (signs[:, place] for place in triples.unbind(1))
     return torch.cat(
-        [z - z.mean(1, keepdim=True), signs[:, triples].prod(2) - signs.mean(1, keepdim=True)], 1
+        [
+            z - z.mean(1, keepdim=True),
+            (first * second).mul_(third).sub_(signs.mean(1, keepdim=True)),
+        ],
+        1,
     )

@@ -42,7 +42,6 @@ def allocate(layers: list[Stratum], pairs: int, weights: list[float]) -> list[in
 
     No count falls when `pairs` rises, so that a larger sample continues a smaller one.
     """
-
     totals = [layer.total for layer in layers]
 
     def counts(scale: float) -> list[int]:
@@ -56,8 +55,8 @@ def allocate(layers: list[Stratum], pairs: int, weights: list[float]) -> list[in
     low, high = 0.0, 1.0
     while sum(counts(high)) <= pairs:
         low, high = high, 2 * high
-    # Until the two are neighbours: strata of the same weight rise at the same scale.
-    while low < (middle := (low + high) / 2) < high and counts(low) != counts(high):
+    for _ in range(60):
+        middle = (low + high) / 2
         low, high = (middle, high) if sum(counts(middle)) <= pairs else (low, middle)
     return counts(low)
 
