@@ -26,13 +26,16 @@ class Check:
     rows: tuple[float, ...] = ()
 
 
-def completeness_gap(values: Sequence[Tensor], change: Tensor) -> Tensor:
+def completeness_gap(
+    values: Sequence[Tensor], change: Tensor, known_to: Tensor | float = 0.0
+) -> Tensor:
     r"""Relative gap |sum_i R_i - change| / max(|change|, sum_i |R_i| / 100), shaped as `change`.
 
-    The second term keeps a change of nearly zero, where large values cancel, from looking broken.
+    The second term keeps a change of nearly zero, where large values cancel, from looking broken. What
+    the change itself is known to is no gap.
     """
     many = change.dim() == 2
-    gap = (flat_sum(values, many) - change.double()).abs()
+    gap = ((flat_sum(values, many) - change.double()).abs() - known_to).clamp_min(0)
     size = flat_sum([value.abs() for value in values], many)
     return gap / torch.maximum(change.double().abs(), size / 100).clamp_min(1e-30)
 
@@ -41,7 +44,8 @@ def completeness(
     values: Sequence[Tensor], score: Tensor, baseline_score: Tensor, tolerance: float
 ) -> Check:
     """The values add up to the change of score from baseline to input, row by row."""
-    gap = completeness_gap(values, score.double() - baseline_score.double())
+    rounding = torch.finfo(score.dtype).eps * torch.maximum(score.abs(), baseline_score.abs())
+    gap = completeness_gap(values, score.double() - baseline_score.double(), rounding.double())
     rows = worst_target(gap)
     worst = max(rows)
     return Check(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -85,6 +85,7 @@ def naive(net: nn.Sequential, x: np.ndarray, base: np.ndarray, target: int) -> n
     widths=st.lists(st.integers(1, 9), max_size=3),
     unchanged=st.integers(0, 4),
 )
+@example(seed=3, widths=[4, 1], unchanged=4)  # no change but of rounding's size
 @settings(max_examples=40, deadline=None)
 def test_equals_the_naive_version_on_random_networks(
     seed: int, widths: list[int], unchanged: int
@@ -97,8 +98,7 @@ def test_equals_the_naive_version_on_random_networks(
     np.testing.assert_allclose(found.values[0].numpy(), naive(net, x, base, 1), atol=1e-9)
     change = found.score - found.baseline_score
     torch.testing.assert_close(found.values.sum(1), change, rtol=1e-9, atol=1e-12)
-    # Beside a change of nothing what rounding leaves of the values is all there is.
-    assert found.checks[0].measured < 1e-9 or float(change.abs()) < 1e-12
+    assert found.checks[0].measured < 1e-9
 
 
 LAYERS: list[tuple[Callable[[], Normed], tuple[int, ...]]] = [
