@@ -8,8 +8,8 @@ median over rows of the relative error (Euclidean norms) is at the goal; printed
 model a row, counted by the model itself, and processor time a row, all in one process. Where an
 evaluation takes milliseconds there is one budget for all. SHAP's partition explainer is left out: its
 values are Owen's. `--overhead` times a call of each of ours against the floor, the same evaluations of
-the same masked rows in a plain loop, and lime and Captum's LIME in the same rounds. lime is timed if it
-is installed; the error of its slopes is no question here.
+the same masked rows in a plain loop, and lime and Captum's LIME in the same rounds; the error of their
+slopes is no question here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import logging
 import time
 import warnings
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ import numpy as np
 import shap
 import torch
 from captum.attr import KernelShap, Lime, ShapleyValueSampling
+from lime.lime_tabular import LimeTabularExplainer
 from torch import Tensor, nn
 
 import whyglass
@@ -219,20 +219,15 @@ def lime_peers(one: Case) -> dict[str, Call]:
                 row[None], n_samples=count, perturbations_per_eval=count
             )
 
-    calls: dict[str, Call] = {"Captum Lime": captum}
-    if find_spec("lime"):
-        from lime.lime_tabular import LimeTabularExplainer
+    explainer = LimeTabularExplainer(one.background.numpy(), mode="regression")
 
-        explainer = LimeTabularExplainer(one.background.numpy(), mode="regression")
+    def lime() -> None:
+        for row in one.x.numpy():
+            explainer.explain_instance(
+                row, model.array, num_features=one.x.shape[1], num_samples=count
+            )
 
-        def lime() -> None:
-            for row in one.x.numpy():
-                explainer.explain_instance(
-                    row, model.array, num_features=one.x.shape[1], num_samples=count
-                )
-
-        calls["lime"] = lime
-    return calls
+    return {"Captum Lime": captum, "lime": lime}
 
 
 def main() -> None:
