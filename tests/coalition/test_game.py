@@ -283,3 +283,23 @@ class TestAbsence:
         for baseline in (Conditional(torch.ones(3, 3)), Gaussian(torch.ones(3, 3)), Deletion(0)):
             with pytest.raises(BadInput, match="coalitions"):
                 IntegratedGradients()(lambda x: x.sum(1), torch.ones(1, 3), baseline=baseline)
+
+
+@pytest.mark.parametrize(
+    "baseline", [0.0, Background(rows(5, seed=1)), Conditional(rows(9, seed=2), neighbours=3)]
+)
+@pytest.mark.parametrize("most", [1, 2, 4, 5, 11])
+def test_pieces_may_end_within_a_play(baseline: Any, most: int) -> None:
+    """Where memory runs out midway, pieces are no longer whole plays of the three rows."""
+
+    def model(given: Tensor) -> Tensor:
+        return (given[:, 0] * given[:, 1]).sin() + given[:, 2] * given[:, 3]
+
+    def small(given: Tensor) -> Tensor:
+        if len(given) > most:
+            raise torch.OutOfMemoryError
+        return model(given)
+
+    plays, x = members(torch.arange(1, 15), 4), rows(3)
+    whole, pieces = (game_of(f, x, baseline, batch_size=64) for f in (model, small))
+    torch.testing.assert_close(pieces.value(plays), whole.value(plays), rtol=0, atol=1e-12)
