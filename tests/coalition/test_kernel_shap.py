@@ -17,8 +17,8 @@ from tests.coalition.games import lookup, ones, profit, random_table, sickness
 from tests.coalition.test_permutation_shapley import knotted, rows
 from tests.zoo.networks import ZOO
 from whyglass import Background, BadInput, ExactShapley, KernelSHAP, Several
-from whyglass.coalition.pair_regression import Sample, regress
-from whyglass.coalition.pairs import Draws, allocate, strata
+from whyglass.coalition.pair_regression import PairRegression
+from whyglass.coalition.pairs import Sample, allocate, draw, sampled, strata
 
 
 def kernel(n: int, size: int) -> float:
@@ -101,23 +101,14 @@ def test_the_regression_on_the_coalitions_drawn(weights: Any) -> None:
 def test_products_of_three_players_leave_the_values_those_of_the_game() -> None:
     """With all pairs at hand, by textbook least squares under the constraint, and without."""
     n, table = 7, random_table(7, 3)
-    layers = strata(n, 1)
-    sample = []
-    for layer in layers:
-        members, which = Draws(layer, n, 1, 0).take(0, layer.total)
-        one = Sample(n)
-        numbers = (members.long() << torch.arange(n)).sum(1)
-        change = (table[-1] - table[0]) * (2 * layer.size - n) / n
-        one.add(
-            members,
-            which,
-            ((table[numbers] - table[2**n - 1 - numbers] - change) / 2)[None, :, None],
-        )
-        sample.append(one)
+    drawn, _ = sampled(0, n, 1, 2**n, (1.0,) * 3, 0)
+    numbers = (drawn.members.long() << torch.arange(n)).sum(1)
+    uneven = (table[-1] - table[0]) * (2 * drawn.members.double().mean(1) - 1)
+    responses = ((table[numbers] - table[2**n - 1 - numbers] - uneven) / 2)[None, :, None]
     exact = ExactShapley()(lookup(table), ones(n)).values[0] - (table[-1] - table[0]) / n
     triples = torch.tensor(list(itertools.combinations(range(n), 3)))
     for more in (triples[:0], triples):
-        off, error = regress(sample, layers, n, more)
+        off, error = PairRegression(drawn, more).solve(responses)
         torch.testing.assert_close(off[0, :, 0], exact)
         assert error.abs().max() < 1e-12
 
@@ -138,11 +129,10 @@ def test_products_of_three_players_make_such_games_exact() -> None:
 
 def test_fewer_pairs_than_unknowns_give_the_least_values_that_fit() -> None:
     n, layers = 6, strata(6, 1)
-    members, which = Draws(layers[1], n, 1, 0).take(0, 3)
+    members, which = draw(layers[1], n, 1, 3, 0)
     responses = torch.randn(1, 3, 1, dtype=torch.float64)
-    sample = Sample(n)
-    sample.add(members, which, responses)
-    found, _ = regress([sample], layers[1:2], n, torch.zeros(0, 3, dtype=torch.long))
+    few = Sample(members, which, layers[1:2], [3])
+    found, _ = PairRegression(few, torch.zeros(0, 3, dtype=torch.long)).solve(responses)
     z = members.double()
     z = (z - z.mean(1, keepdim=True)).numpy()
     expected = np.linalg.lstsq(z, responses[0].numpy(), rcond=None)[0]
@@ -153,7 +143,7 @@ def test_strata_hold_all_pairs() -> None:
     for n in range(2, 10):
         assert sum(layer.total for layer in strata(n, 3)) == 3 * (2 ** (n - 1) - 1)
         for layer in strata(n, 3):
-            members, which = Draws(layer, n, 3, 0).take(0, layer.total)
+            members, which = draw(layer, n, 3, layer.total, 0)
             assert (members.sum(1) == layer.size).all()
             pairs = {
                 (min(tuple(m), tuple(1 - e for e in m)), b)
@@ -164,12 +154,11 @@ def test_strata_hold_all_pairs() -> None:
 
 def test_many_players_are_drawn_without_a_list() -> None:
     layer = strata(30, 1)[14]
-    members, _ = Draws(layer, 30, 1, 0).take(0, 300)
+    members, _ = draw(layer, 30, 1, 300, 0)
     assert members[:, 0].all()
+    assert (members.sum(1) == 15).all()
     assert len({tuple(m) for m in members.tolist()}) == 300
-    again = Draws(layer, 30, 1, 0)
-    parts = [again.take(0, 100)[0], again.take(100, 300)[0]]
-    assert torch.equal(torch.cat(parts), members)
+    assert torch.equal(draw(layer, 30, 1, 100, 0)[0], members[:100])
 
 
 @given(n=st.integers(2, 12), pairs=st.integers(20, 4000), more=st.integers(0, 400))

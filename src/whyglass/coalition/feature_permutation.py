@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
 from whyglass.coalition.coalition_method import CoalitionMethod, Estimate
 from whyglass.coalition.game import Game
 from whyglass.method import Axiom, BaselineIs
@@ -54,9 +52,6 @@ class FeaturePermutation(CoalitionMethod):
     )
 
     def estimate(self, game: Game) -> Estimate:
-        without = ~torch.eye(game.n, dtype=torch.bool)
-        plays = without.repeat_interleave(game.count, 0)
-        scores = game.play(plays, torch.arange(game.count).repeat(game.n))
-        falls = game.full[:, None, None] - scores.reshape(game.rows, game.n, game.count, -1)
+        falls = game.full[:, None, None] - game.without()
         spread = falls.std(2, correction=min(1, game.count - 1))
         return Estimate(falls.mean(2), spread / game.count**0.5)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from whyglass.coalition.maskers import Masker
 from whyglass.coalition.players import Team
+from whyglass.coalition.plays import Plays
 from whyglass.inputs import Leaves, concatenate
 from whyglass.scorer import Evaluated, Scorer
 
@@ -37,7 +38,7 @@ class Game:
         found = self._play(none, nobody, torch.arange(none.count), every)
         self.empty = found.mean(1)
         self.empties = found if none is masker else self.empty[:, None].expand(-1, self.count, -1)
-        self._keys: NDArray[Any] | None = None
+        self._keys: NDArray[Any] = np.zeros(0, np.uint64)
         self._scores = found[:, :0]
 
     @property
@@ -49,8 +50,14 @@ class Game:
         """(R, S, K): mean score of each of the coalitions (S, n) over the alternatives."""
         size = len(coalitions)
         which = torch.arange(self.count).repeat(size)
-        found = self.play(coalitions.repeat_interleave(self.count, 0), which, active)
+        found = self.play(Plays(coalitions.repeat_interleave(self.count, 0), which), active)
         return found.reshape(len(found), size, self.count, -1).mean(2)
+
+    def without(self) -> Tensor:
+        """(B, n, A, K): everybody but each player in turn, by alternative."""
+        present = (~torch.eye(self.n, dtype=torch.bool)).repeat_interleave(self.count, 0)
+        scores = self.play(Plays(present, torch.arange(self.count).repeat(self.n)))
+        return scores.unflatten(1, (self.n, self.count))
 
     def every(self) -> Tensor:
         """(B, 2^n, K): all coalitions, player i present where bit i of the number is set."""
@@ -67,49 +74,39 @@ class Game:
             found[:, numbers] = scores.reshape(self.rows, len(numbers), self.count, -1).mean(2)
         return found
 
-    def play(self, coalitions: Tensor, which: Tensor, active: Tensor | None = None) -> Tensor:
+    def play(self, plays: Plays, active: Tensor | None = None) -> Tensor:
         """(R, S, K): the scores of S plays, for the `active` rows (R,) or all.
 
         Rows may only be left out for good: what is remembered is not computed for them any more.
         """
         rows = torch.arange(self.rows) if active is None else active
-        sizes = coalitions.sum(1)
-        found = self.full.new_empty(len(rows), len(coalitions), self.full.shape[1])
-        ends = (sizes == 0) | (sizes == self.n)
-        if ends.any():
-            nobody, everybody = sizes == 0, sizes == self.n
-            found[:, everybody] = self.full[rows][:, None]
-            found[:, nobody] = self.empties[rows][:, which[nobody]]
-        between = (~ends).nonzero()[:, 0]
-        if len(between):
-            found[:, between] = self._remembered(coalitions[between], which[between], rows)
-        return found
+        at = self._remembered(plays.keys)
+        new = at < 0
+        ask, old = (torch.from_numpy(some) for some in (new, ~new))
+        scores = fresh = self._play(self.masker, plays.coalitions[ask], plays.which[ask], rows)
+        if old.any():
+            scores = fresh.new_empty(len(rows), len(at), fresh.shape[2])
+            scores[:, ask], scores[:, old] = fresh, self._scores[rows][:, at[~new]]
+        self._remember(plays.keys[new], fresh, rows)
+        return plays.spread(scores, self.full[rows], self.empties[rows])
 
-    def _remembered(self, coalitions: Tensor, which: Tensor, rows: Tensor) -> Tensor:
-        keys, first, place = np.unique(
-            _keys(coalitions, which), return_index=True, return_inverse=True
-        )
-        known = self._keys
-        if known is None:
-            new, at = np.ones(len(keys), bool), np.zeros(0, np.int64)
-        else:
-            at = np.minimum(np.searchsorted(known, keys), len(known) - 1)
-            new = known[at] != keys
-            at = at[~new]
-        ask = torch.from_numpy(first[new])
-        fresh = self._play(self.masker, coalitions[ask], which[ask], rows)
-        answers = fresh.new_empty(len(rows), len(keys), fresh.shape[2])
-        answers[:, torch.from_numpy(new)] = fresh
-        if known is not None:
-            answers[:, torch.from_numpy(~new)] = self._scores[rows][:, torch.from_numpy(at)]
-        if len(ask):
-            filled = fresh.new_full((self.rows, len(ask), fresh.shape[2]), torch.nan)
-            filled[rows] = fresh
-            merged = keys[new] if known is None else np.concatenate([known, keys[new]])
-            order = np.argsort(merged, kind="stable")
-            self._keys = merged[order]
-            self._scores = torch.cat([self._scores, filled], 1)[:, torch.from_numpy(order)]
-        return answers[:, torch.from_numpy(place.reshape(-1))]
+    def _remembered(self, keys: NDArray[Any]) -> NDArray[Any]:
+        """Where each of the keys is, or -1."""
+        if not len(self._keys):
+            return np.full(len(keys), -1)
+        at = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        return np.where(self._keys[at] == keys, at, -1)
+
+    def _remember(self, keys: NDArray[Any], scores: Tensor, rows: Tensor) -> None:
+        filled = scores
+        if len(rows) < self.rows:
+            filled = scores.new_full((self.rows, *scores.shape[1:]), torch.nan)
+            filled[rows] = scores
+        if len(self._keys):
+            keys, filled = np.concatenate([self._keys, keys]), torch.cat([self._scores, filled], 1)
+            order = np.argsort(keys, kind="stable")
+            keys, filled = keys[order], filled[:, torch.from_numpy(order)]
+        self._keys, self._scores = keys, filled
 
     def _play(self, masker: Masker, coalitions: Tensor, which: Tensor, rows: Tensor) -> Tensor:
         """Evaluate S plays for R rows, play after play: (R, S, K)."""
@@ -139,16 +136,6 @@ class Game:
 def members(numbers: Tensor, n: int) -> Tensor:
     """(S, n) membership of coalitions given by number: player i where bit i is set."""
     return (numbers[:, None] >> torch.arange(n)) & 1 > 0
-
-
-def _keys(coalitions: Tensor, which: Tensor) -> NDArray[Any]:
-    """One comparable key a play: a number where 64 bits hold it."""
-    bits = np.packbits(coalitions.numpy(), axis=1)
-    size = 8 if bits.shape[1] <= 4 else bits.shape[1] + 4
-    whole = np.zeros((len(bits), size), np.uint8)
-    whole[:, : bits.shape[1]] = bits
-    whole[:, -4:] = which.numpy().astype("<u4")[:, None].view(np.uint8)
-    return whole.view(np.uint64 if size == 8 else np.dtype((np.void, size)))[:, 0]
 
 
 def _wide(scores: Tensor, many: bool) -> Tensor:

@@ -14,6 +14,7 @@ from whyglass.baseline import Baseline
 from whyglass.coalition.game import Game
 from whyglass.coalition.maskers import masker
 from whyglass.coalition.players import Players, gather
+from whyglass.coalition.plays import Plays
 from whyglass.errors import BadInput
 from whyglass.guards import Selector
 from whyglass.inputs import Inputs, Leaves
@@ -140,7 +141,7 @@ def _sampled(game: Game, rounds: int, seed: int) -> tuple[Tensor, Tensor]:
         first, second = rank[:, None] == start, rank[:, None] == start + 1
         plays = torch.stack([before | first | second, before | first, before | second, before])
         flat = plays.reshape(-1, n)
-        scores = game.play(flat, which[number].expand(len(flat)))
+        scores = game.play(Plays(flat, which[number].expand(len(flat))))
         signs = torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64)
         gains = torch.einsum("rsek,s->rek", scores.reshape(game.rows, 4, n * (n - 1), -1), signs)
         one, other = orders[:, :-1].reshape(-1), orders[:, 1:].reshape(-1)

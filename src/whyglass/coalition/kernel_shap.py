@@ -11,9 +11,10 @@ from torch import Tensor
 
 from whyglass.coalition.coalition_method import Estimate
 from whyglass.coalition.game import Game
-from whyglass.coalition.pair_regression import Sample, regress
+from whyglass.coalition.pair_regression import PairRegression
 from whyglass.coalition.paired_coalitions import PairedCoalitions
-from whyglass.coalition.pairs import Stratum, allocate, strata
+from whyglass.coalition.pairs import Sample, sampled, strata
+from whyglass.coalition.plays import Plays, kept
 from whyglass.coalition.surrogate import lasso_path
 from whyglass.errors import BadInput
 from whyglass.method import Axiom, positive_integer
@@ -87,97 +88,87 @@ class KernelSHAP(PairedCoalitions):
             positive_integer("features", self.features)
 
     def estimate(self, game: Game) -> Estimate:
-        n, change = game.n, game.change
-        values = (change / n)[:, None].repeat(1, n, 1)
+        n = game.n
+        values = (game.change / n)[:, None].repeat(1, n, 1)
         errors = torch.zeros_like(values)
-        layers = strata(n, game.count)
-        if layers:
-            self._fill(game, layers, values, errors)
+        weights = tuple(
+            1.0 if self.weights == "leverage" else layer.mass for layer in strata(n, game.count)
+        )
+        active = torch.arange(game.rows)
+        for pairs in self.stages(n, game.masker):
+            plan = (n, game.count, pairs, weights, self.seed)
+            drawn, plays = sampled(n * pairs, *plan)
+            responses = _halved(game, drawn, plays, active)
+            if self.features is not None and self.features < n:
+                values[active], errors[active] = _few(game, drawn, responses, active, self.features)
+            else:
+                off, errors[active] = _solved(
+                    regressions(pairs * _unknowns(n, game.count, pairs), *plan), responses
+                )
+                values[active] = (game.change[active] / n)[:, None] + off
+            active = self.loose(values[active], errors[active], active)
+            if not len(active):
+                break
         return Estimate(values, errors, (self.precision(values, errors),))
 
-    def _fill(self, game: Game, layers: list[Stratum], values: Tensor, errors: Tensor) -> None:
-        """Add to the even shares what the regression finds, row by row until exact enough."""
-        draws, even = self.draws(game, layers), values.clone()
-        weights = [1.0 if self.weights == "leverage" else layer.mass for layer in layers]
-        active = torch.arange(game.rows)
-        taken = [0] * len(layers)
-        sample = [Sample(game.n) for _ in layers]
-        for pairs in self.stages(game, layers):
-            counts = allocate(layers, pairs, weights)
-            fresh = [
-                one.take(start, stop) for one, start, stop in zip(draws, taken, counts, strict=True)
-            ]
-            halves = _halved(
-                game,
-                torch.cat([members for members, _ in fresh]),
-                torch.cat([which for _, which in fresh]),
-                active,
-            ).split([len(which) for _, which in fresh], 1)
-            for one, (members, which), half in zip(sample, fresh, halves, strict=True):
-                one.add(members, which, half)
-            taken = counts
-            if self.features is not None and self.features < game.n:
-                values[active], errors[active] = _few(game, sample, layers, active, self.features)
-            else:
-                off, errors[active] = self._solved(game, sample, layers)
-                values[active] = even[active] + off
-            keep = self.loose(values[active], errors[active], active)
-            for one in sample:
-                one.keep(torch.isin(active, keep))
-            active = keep
-            if not len(active):
-                return
 
-    def _solved(
-        self, game: Game, sample: list[Sample], layers: list[Stratum]
-    ) -> tuple[Tensor, Tensor]:
-        """The regression without products of three or with them, whichever errs less in a row."""
-        n, drawn = game.n, sum(len(one.members) for one in sample)
-        unknown, whole = n - 1 + math.comb(n, 3), sum(layer.total for layer in layers)
-        off, error = regress(sample, layers, n, torch.zeros(0, 3, dtype=torch.long))
-        # With more than one alternative what differs between them is noise that no product explains.
-        if game.count == 1 and 3 * unknown <= 2 * drawn < 2 * whole and unknown <= MOST_UNKNOWN:
-            triples = torch.combinations(torch.arange(n), 3)
-            other, smaller = regress(sample, layers, n, triples)
-            better = (smaller.norm(dim=1) < error.norm(dim=1))[:, None]
-            off, error = torch.where(better, other, off), torch.where(better, smaller, error)
-        return off, error
+def _unknowns(n: int, alternatives: int, pairs: int) -> int:
+    """How many the regression with products of three has; without them where it is none."""
+    whole, unknown = sum(layer.total for layer in strata(n, alternatives)), n - 1 + math.comb(n, 3)
+    # With more than one alternative what differs between them is noise that no product explains.
+    fits = alternatives == 1 and 3 * unknown <= 2 * pairs and pairs < whole
+    return unknown if fits and unknown <= MOST_UNKNOWN else n
 
 
-def _halved(game: Game, members: Tensor, which: Tensor, active: Tensor) -> Tensor:
+@kept
+def regressions(
+    n: int, alternatives: int, pairs: int, weights: tuple[float, ...], seed: int
+) -> list[PairRegression]:
+    """That of the memberships, and where the sample allows it that with products of three."""
+    drawn, _ = sampled(n * pairs, n, alternatives, pairs, weights, seed)
+    triples = torch.combinations(torch.arange(n), 3)
+    kinds = [triples[:0], triples] if _unknowns(n, alternatives, pairs) > n else [triples[:0]]
+    return [PairRegression(drawn, kind) for kind in kinds]
+
+
+def _solved(regressions: list[PairRegression], responses: Tensor) -> tuple[Tensor, Tensor]:
+    """(R, n, K) by the regression that errs least in a row."""
+    off, error = regressions[0].solve(responses)
+    for more in regressions[1:]:
+        other, smaller = more.solve(responses)
+        better = (smaller.norm(dim=1) < error.norm(dim=1))[:, None]
+        off, error = torch.where(better, other, off), torch.where(better, smaller, error)
+    return off, error
+
+
+def _halved(game: Game, drawn: Sample, plays: Plays, active: Tensor) -> Tensor:
     """(R, D, K): half of v(S) - v(complement), less what an even share of the change makes of it."""
-    plays = torch.cat([members, ~members])
-    scores = game.play(plays, which.repeat(2), active)
-    one, other = scores.chunk(2, 1)
-    change = game.full[active][:, None] - game.empties[active][:, which]
-    uneven = (2 * members.sum(1, keepdim=True).double() - game.n) / game.n
-    return (one - other - uneven * change) / 2
+    one, other = game.play(plays, active).chunk(2, 1)
+    return (one - other) / 2 - _even(drawn.members) * _changes(game, drawn, active)
+
+
+def _even(members: Tensor) -> Tensor:
+    """(D, 1): what even shares of a change make of half the difference to the complement."""
+    return members.double().mean(1, keepdim=True) - 0.5
+
+
+def _changes(game: Game, drawn: Sample, active: Tensor) -> Tensor:
+    """(R, D, K): the change of score with each pair's alternative."""
+    return game.full[active][:, None] - game.empties[active][:, drawn.which]
 
 
 def _few(
-    game: Game, sample: list[Sample], layers: list[Stratum], active: Tensor, features: int
+    game: Game, drawn: Sample, responses: Tensor, active: Tensor, features: int
 ) -> tuple[Tensor, Tensor]:
     """(R, n, K) values and standard errors of the regression on the players that a lasso chooses."""
-    full, change = game.full[active][:, None], game.change[active]
-    members = torch.cat([one.members for one in sample])
-    halves: list[Tensor] = []
-    for one in sample:
-        assert one.responses is not None
-        apart = one.members.double().mean(1, keepdim=True) - 0.5
-        halves.append(one.responses + apart * (full - game.empties[active][:, one.which]))
-    response = torch.cat(halves, 1)
+    change, changes = game.change[active], _changes(game, drawn, active)
+    response = responses + _even(drawn.members) * changes
     # What rounding leaves of nothing must not choose.
     response[response.abs() <= 1e-12 * change.abs()[:, None]] = 0
-    share = torch.cat(
-        [
-            response.new_full((len(one.members),), layer.mass / len(one.members))
-            for one, layer in zip(sample, layers, strict=True)
-        ]
-    )
     # A pair is its two coalitions, with opposite halves of their difference.
     chosen = lasso_path(
-        torch.cat([members, ~members]),
-        share.repeat(2),
+        torch.cat([drawn.members, ~drawn.members]),
+        drawn.share[:, 0].repeat(2),
         torch.cat([response, -response], 1),
         features,
     )
@@ -185,20 +176,14 @@ def _few(
     errors = torch.zeros_like(values)
     kinds, kind = chosen.transpose(1, 2).reshape(-1, game.n).unique(dim=0, return_inverse=True)
     kind = kind.reshape(len(active), -1)
-    for number, kept in enumerate(kinds):
-        if not kept.any():
-            # No coalition differs from its complement: nobody is to be preferred.
-            kept = torch.ones_like(kept)
-        count = int(kept.sum())
-        smaller: list[Sample] = []
-        for one, half in zip(sample, halves, strict=True):
-            apart = one.members[:, kept].double().mean(1, keepdim=True) - 0.5
-            even = apart * (full - game.empties[active][:, one.which])
-            smaller.append(Sample(count))
-            smaller[-1].add(one.members[:, kept], one.which, half - even)
-        off, error = regress(smaller, layers, count, torch.zeros(0, 3, dtype=torch.long))
+    for number, some in enumerate(kinds):
+        # Where no coalition differs from its complement, nobody is to be preferred.
+        players = some if some.any() else torch.ones_like(some)
+        smaller = drawn.only(players)
+        regression = PairRegression(smaller, torch.zeros(0, 3, dtype=torch.long))
+        off, error = regression.solve(response - _even(smaller.members) * changes)
         mine = (kind == number)[:, None]
-        place = mine & kept[:, None]
-        values[place] = (off + change[:, None] / count)[mine.expand_as(off)]
+        place = mine & players[:, None]
+        values[place] = (off + change[:, None] / int(players.sum()))[mine.expand_as(off)]
         errors[place] = error[mine.expand_as(off)]
     return values, errors

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -14,7 +15,8 @@ from whyglass.coalition.coalition_method import Estimate, SampledCoalitions
 from whyglass.coalition.game import Game, members
 from whyglass.coalition.maskers import Masker
 from whyglass.coalition.players import Team
-from whyglass.coalition.surrogate import Fit, fit, lasso_path
+from whyglass.coalition.plays import Plays, kept
+from whyglass.coalition.surrogate import Fit, WeightedRegression, fit_chosen
 from whyglass.errors import BadInput
 from whyglass.method import Axiom, positive, positive_integer
 from whyglass.paper import Paper
@@ -104,56 +106,86 @@ class LIME(SampledCoalitions):
 
     def estimate(self, game: Game) -> Estimate:
         n, most = game.n, self._draws(game.n, game.masker)
-        whole = n < 40 and most == 2**n * game.count
-        if whole:
-            zs = members(torch.arange(2**n), n).repeat_interleave(game.count, 0)
-        else:
-            zs = torch.randint(2, (most, n), generator=self.generator()) > 0
-        which = torch.arange(most) % game.count
-        weights = self._weights(zs)
         values = torch.zeros(game.rows, n, game.full.shape[1], dtype=torch.float64)
         errors, explained = torch.zeros_like(values), torch.zeros_like(values[:, 0])
-        scores = values.new_zeros(game.rows, 0, values.shape[2])
-        active, done = torch.arange(game.rows), 0
-        for stop in self._stages(most, n, whole):
-            fresh = game.play(zs[done:stop], which[done:stop], active)
-            scores, done = torch.cat([scores, fresh], 1), stop
-            found = self._fit(zs[:stop], weights[:stop], scores, not whole)
-            values[active], errors[active] = found.slopes, found.errors
-            explained[active] = found.explained
-            keep = self.loose(found.slopes, found.errors, active)
-            scores, active = scores[torch.isin(active, keep)], keep
+        active = torch.arange(game.rows)
+        for draws in self._stages(n, game.count, most):
+            plan = (n, game.count, draws, self.seed)
+            scores = game.play(sampled(n * draws, *plan)[1], active)
+            found = self._fit(plan, scores.transpose(0, 1).flatten(1))
+            by_row = scores.shape[::2]
+            values[active] = found.slopes.unflatten(0, by_row).transpose(1, 2)
+            errors[active] = found.errors.unflatten(0, by_row).transpose(1, 2)
+            explained[active] = found.explained.unflatten(0, by_row)
+            active = self.loose(values[active], errors[active], active)
             if not len(active):
                 break
         return Estimate(values, errors, (_fits(explained), self.precision(values, errors)))
 
-    def _stages(self, most: int, n: int, whole: bool) -> list[int]:
+    def _stages(self, n: int, alternatives: int, most: int) -> list[int]:
         """Numbers of draws after which rows may stop: doubling up to what the budget pays for."""
         stages = [most]
-        while self.tol is not None and not whole and stages[-1] // 2 >= max(4 * n, 16):
+        stops = self.tol is not None and not _whole(n, alternatives, most)
+        while stops and stages[-1] // 2 >= max(4 * n, 16):
             stages.append(stages[-1] // 2)
         return stages[::-1]
 
-    def _weights(self, zs: Tensor) -> Tensor:
-        if callable(self.kernel):
-            weights = self.kernel(zs).double()
-            if weights.shape != zs.shape[:1] or not bool((weights >= 0).all()):
-                raise BadInput("kernel must return one weight a coalition, none negative")
-            return weights
-        n = zs.shape[1]
-        present = zs.sum(1).double()
-        if self.kernel == "cosine":
-            distance, width = 1 - (present / n).sqrt(), 0.25
-        else:
-            distance, width = (n - present).sqrt(), 0.75 * n**0.5
-        return torch.exp(-(distance**2) / (2 * (self.width or width) ** 2))
-
-    def _fit(self, zs: Tensor, weights: Tensor, scores: Tensor, drawn: bool) -> Fit:
-        chosen = torch.ones(len(scores), zs.shape[1], scores.shape[2], dtype=torch.bool)
+    def _fit(self, plan: Plan, scores: Tensor) -> Fit:
+        """Of C columns of scores (S, C)."""
+        n, alternatives, draws, _ = plan
         if self.regulariser == "lasso":
-            chosen = lasso_path(zs, weights, scores, self.features)
+            coalitions, _ = sampled(n * draws, *plan)
+            weights = _weights(coalitions, self.kernel, self.width)
+            chance = not _whole(n, alternatives, draws)
+            return fit_chosen(coalitions, weights, scores, chance, self.features)
         alpha = self.alpha if self.regulariser == "ridge" else 0.0
-        return fit(zs, weights, scores, alpha, chosen, drawn)
+        # What a callable returns may change.
+        numbers = math.inf if callable(self.kernel) else n * draws
+        return regression(numbers, plan, self.kernel, self.width, alpha).fit(scores)
+
+
+# Players, alternatives, draws, and the seed.
+Plan: TypeAlias = tuple[int, int, int, int]
+
+
+def _whole(n: int, alternatives: int, draws: int) -> bool:
+    """Whether that many are all, each used once."""
+    return n < 40 and draws == 2**n * alternatives
+
+
+@kept
+def sampled(n: int, alternatives: int, draws: int, seed: int) -> tuple[Tensor, Plays]:
+    """Coalitions (draws, n), and their plays, alternatives in turn; of more draws these come first."""
+    if _whole(n, alternatives, draws):
+        drawn = members(torch.arange(2**n), n).repeat_interleave(alternatives, 0)
+    else:
+        drawn = torch.randint(2, (draws, n), generator=torch.Generator().manual_seed(seed)) > 0
+    return drawn, Plays(drawn, torch.arange(draws) % alternatives)
+
+
+@kept
+def regression(plan: Plan, kernel: Kernel, width: float | None, alpha: float) -> WeightedRegression:
+    """On the coalitions of a plan."""
+    n, alternatives, draws, _ = plan
+    coalitions, _ = sampled(n * draws, *plan)
+    weights = _weights(coalitions, kernel, width)
+    return WeightedRegression(coalitions, weights, alpha, not _whole(n, alternatives, draws))
+
+
+def _weights(coalitions: Tensor, kernel: Kernel, width: float | None) -> Tensor:
+    """(S,) how near coalitions (S, n) are to everybody."""
+    if callable(kernel):
+        weights = kernel(coalitions).double()
+        if weights.shape != coalitions.shape[:1] or not bool((weights >= 0).all()):
+            raise BadInput("kernel must return one weight a coalition, none negative")
+        return weights
+    n = coalitions.shape[1]
+    present = coalitions.sum(1).double()
+    if kernel == "cosine":
+        distance, usual = 1 - (present / n).sqrt(), 0.25
+    else:
+        distance, usual = (n - present).sqrt(), 0.75 * n**0.5
+    return torch.exp(-(distance**2) / (2 * (width or usual) ** 2))
 
 
 def _fits(explained: Tensor) -> Check:

@@ -13,7 +13,7 @@ from whyglass.coalition.coalition_method import Estimate, SampledCoalitions
 from whyglass.coalition.game import Game
 from whyglass.coalition.maskers import Masker
 from whyglass.coalition.players import Team
-from whyglass.coalition.walks import affordable, walk
+from whyglass.coalition.walks import Walks, affordable, walk
 from whyglass.errors import BadInput
 from whyglass.paper import Paper
 
@@ -73,7 +73,7 @@ class Owen(SampledCoalitions):
         tree: Tree = halves(game.team) if self.hierarchy is None else self.hierarchy
         pairs = affordable(self, game.n, game.masker)
         orders = torch.tensor([_shuffled(tree, generator) for _ in range(pairs)])
-        return walk(self, game, orders, generator)
+        return walk(self, game, Walks(orders, game.count, generator, self.tol is not None))
 
 
 def _leaves(tree: Tree) -> list[Any]:

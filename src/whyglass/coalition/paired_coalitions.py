@@ -5,12 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
 from whyglass.coalition.coalition_method import SampledCoalitions
-from whyglass.coalition.game import Game
 from whyglass.coalition.maskers import Masker
-from whyglass.coalition.pairs import Draws, Stratum, strata
+from whyglass.coalition.pairs import strata
 from whyglass.coalition.players import Team
 from whyglass.errors import BadInput
 
@@ -38,18 +35,13 @@ class PairedCoalitions(SampledCoalitions):
             )
         return pairs
 
-    def stages(self, game: Game, layers: list[Stratum]) -> list[int]:
-        """Numbers of pairs after which rows may stop: doubling up to what the budget pays for."""
-        stages = [self.pairs(game.n, game.masker)]
-        floor = max(2 * self.least * game.n, 2 * len(layers), 8)
-        while self.tol is not None and stages[-1] // 2 >= floor:
+    def stages(self, n: int, absent: Masker) -> list[int]:
+        """Numbers of pairs after which rows may stop: doubling up to what the budget pays for.
+
+        None where a single player gets the whole change.
+        """
+        stages = [self.pairs(n, absent)] if n > 1 else []
+        floor = max(2 * self.least * n, 2 * (n // 2), 8)
+        while stages and self.tol is not None and stages[-1] // 2 >= floor:
             stages.append(stages[-1] // 2)
         return stages[::-1]
-
-    def draws(self, game: Game, layers: list[Stratum]) -> list[Draws]:
-        """One a stratum, with a generator each: how far one is drawn does not change the next."""
-        seeds = torch.randint(2**62, (len(layers),), generator=self.generator()).tolist()
-        return [
-            Draws(layer, game.n, game.count, seed)
-            for layer, seed in zip(layers, seeds, strict=True)
-        ]

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from whyglass.coalition.plays import Plays, kept
+
 LISTED = 2**16
+BLOCK = 64
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ def strata(n: int, alternatives: int) -> list[Stratum]:
     return [Stratum(one.size, one.total, one.mass / whole) for one in found]
 
 
-def allocate(layers: list[Stratum], pairs: int, weights: list[float]) -> list[int]:
+def allocate(layers: list[Stratum], pairs: int, weights: Sequence[float]) -> list[int]:
     """How many draws each stratum gets: in proportion to `weights`, two at least, never too many.
 
     No count falls when `pairs` rises, so that a larger sample continues a smaller one.
@@ -61,46 +65,76 @@ def allocate(layers: list[Stratum], pairs: int, weights: list[float]) -> list[in
     return counts(low)
 
 
-class Draws:
-    """The sequence of draws of one stratum, of which any sample is a beginning."""
+@dataclass(frozen=True)
+class Sample:
+    """The smaller halves of D pairs (D, n), the alternative of each (D,), `counts` of each stratum."""
 
-    def __init__(self, layer: Stratum, n: int, alternatives: int, seed: int) -> None:
-        self._n, self._alternatives = n, alternatives
-        self._generator = generator = torch.Generator().manual_seed(seed)
-        self._pairs = layer.total // alternatives
-        self._size = layer.size
-        self._laps = torch.randperm(alternatives, generator=generator)
-        self._listed = self._list() if self._pairs <= LISTED else None
-        self._made = torch.zeros(0, n, dtype=torch.bool)
-        self._seen: set[bytes] = set()
+    members: Tensor
+    which: Tensor
+    layers: list[Stratum]
+    counts: list[int]
 
-    def take(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """The smaller halves (D, n) of draws start to stop, and their alternatives (D,)."""
-        place = torch.arange(start, stop)
-        if self._listed is not None:
-            lap, pair = place // self._pairs, place % self._pairs
-            # Lap after lap through the pairs, each lap with other alternatives for each.
-            return self._listed[pair], self._laps[(pair + lap) % self._alternatives]
-        self._draw(stop)
-        return self._made[start:stop], self._laps[place % self._alternatives]
+    def each(self, strata: list[float]) -> Tensor:
+        """(D, 1): of numbers of the strata, that of each pair."""
+        counts = torch.tensor(self.counts)
+        return torch.tensor(strata, dtype=torch.float64).repeat_interleave(counts)[:, None]
 
-    def _list(self) -> Tensor:
-        listed = itertools.islice(itertools.combinations(range(self._n), self._size), self._pairs)
-        flat = itertools.chain.from_iterable(listed)
-        chosen = np.fromiter(flat, np.int64, self._pairs * self._size)
-        members = torch.zeros(self._pairs, self._n, dtype=torch.bool)
-        members.scatter_(1, torch.from_numpy(chosen).reshape(self._pairs, self._size), True)
-        return members[torch.randperm(self._pairs, generator=self._generator)]
+    @property
+    def share(self) -> Tensor:
+        """(D, 1): the mass of a stratum, shared evenly by the pairs drawn from it."""
+        return self.each(
+            [one.mass / count for one, count in zip(self.layers, self.counts, strict=True)]
+        )
 
-    def _draw(self, count: int) -> None:
-        """More pairs than are worth a list: drawn until they are distinct."""
-        while len(self._made) < count:
-            order = torch.rand(self._n, generator=self._generator).argsort()
-            members = torch.zeros(self._n, dtype=torch.bool)
-            members[order[: self._size]] = True
-            if 2 * self._size == self._n and not members[0]:
-                members = ~members  # of two halves the one with the first player
-            key = members.numpy().tobytes()
-            if key not in self._seen:
-                self._seen.add(key)
-                self._made = torch.cat([self._made, members[None]])
+    def only(self, players: Tensor) -> Sample:
+        """The same without the players where (n,) is false."""
+        return Sample(self.members[:, players], self.which, self.layers, self.counts)
+
+
+@kept
+def sampled(
+    n: int, alternatives: int, pairs: int, weights: tuple[float, ...], seed: int
+) -> tuple[Sample, Plays]:
+    """At most `pairs` of them, by `allocate`, and their plays: the halves, then the complements."""
+    layers = strata(n, alternatives)
+    counts = allocate(layers, pairs, weights)
+    # A generator each: how far one stratum is drawn does not change the next.
+    seeds = torch.randint(2**62, (len(layers),), generator=torch.Generator().manual_seed(seed))
+    drawn = [
+        draw(layer, n, alternatives, count, own)
+        for layer, count, own in zip(layers, counts, seeds.tolist(), strict=True)
+    ]
+    members, which = (torch.cat(parts) for parts in zip(*drawn, strict=True))
+    plays = Plays(torch.cat([members, ~members]), which.repeat(2))
+    return Sample(members, which, layers, counts), plays
+
+
+def draw(layer: Stratum, n: int, alternatives: int, count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """The smaller halves (D, n) and the alternatives (D,) of the first `count` draws of a stratum."""
+    generator = torch.Generator().manual_seed(seed)
+    laps = torch.randperm(alternatives, generator=generator)
+    pairs, place = layer.total // alternatives, torch.arange(count)
+    if pairs > LISTED:
+        return _drawn(n, layer.size, count, generator), laps[place % alternatives]
+    listed = itertools.islice(itertools.combinations(range(n), layer.size), pairs)
+    flat = itertools.chain.from_iterable(listed)
+    chosen = torch.from_numpy(np.fromiter(flat, np.int64, pairs * layer.size))
+    members = torch.zeros(pairs, n, dtype=torch.bool)
+    members.scatter_(1, chosen.reshape(pairs, layer.size), True)
+    # Lap after lap through the pairs, each lap with other alternatives for each.
+    lap, pair = place // pairs, place % pairs
+    order = torch.randperm(pairs, generator=generator)
+    return members[order[pair]], laps[(pair + lap) % alternatives]
+
+
+def _drawn(n: int, size: int, count: int, generator: torch.Generator) -> Tensor:
+    """More pairs than are worth a list: drawn until they are distinct."""
+    seen: dict[bytes, None] = {}
+    while len(seen) < count:
+        order = torch.rand(BLOCK, n, generator=generator).argsort(1)
+        members = torch.zeros(BLOCK, n, dtype=torch.bool).scatter_(1, order[:, :size], True)
+        if 2 * size == n:
+            members ^= ~members[:, :1]  # of two halves the one with the first player
+        seen |= dict.fromkeys(map(np.ndarray.tobytes, members.numpy()))
+    found = b"".join(itertools.islice(seen, count))
+    return torch.from_numpy(np.frombuffer(found, bool).reshape(count, n).copy())

@@ -11,7 +11,8 @@ from whyglass.coalition.coalition_method import Estimate, SampledCoalitions
 from whyglass.coalition.game import Game
 from whyglass.coalition.maskers import Masker
 from whyglass.coalition.players import Team
-from whyglass.coalition.walks import affordable, walk
+from whyglass.coalition.plays import kept
+from whyglass.coalition.walks import Walks, affordable, walk
 from whyglass.paper import Paper
 
 
@@ -52,7 +53,14 @@ class PermutationShapley(SampledCoalitions):
         affordable(self, team.count, absent)
 
     def estimate(self, game: Game) -> Estimate:
-        generator = self.generator()
         pairs = affordable(self, game.n, game.masker)
-        orders = torch.stack([torch.randperm(game.n, generator=generator) for _ in range(pairs)])
-        return walk(self, game, orders, generator)
+        n, stops = game.n, self.tol is not None
+        return walk(self, game, walks(2 * n * n * pairs, n, game.count, pairs, self.seed, stops))
+
+
+@kept
+def walks(n: int, alternatives: int, pairs: int, seed: int, stops: bool) -> Walks:
+    """Along random orders."""
+    generator = torch.Generator().manual_seed(seed)
+    orders = torch.stack([torch.randperm(n, generator=generator) for _ in range(pairs)])
+    return Walks(orders, alternatives, generator, stops)

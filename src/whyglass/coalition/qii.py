@@ -14,7 +14,7 @@ from whyglass.coalition.coalition_method import TOLERANCE, Estimate, SampledCoal
 from whyglass.coalition.game import Game
 from whyglass.coalition.maskers import Masker, Replace
 from whyglass.coalition.players import Team
-from whyglass.coalition.walks import walk
+from whyglass.coalition.walks import Walks, walk
 from whyglass.errors import BadInput
 from whyglass.explanation import Explanation
 from whyglass.inputs import Leaves
@@ -103,15 +103,12 @@ class QII(SampledCoalitions):
         orders = torch.stack(
             [torch.randperm(game.n, generator=generator) for _ in range(game.count)]
         )
-        found = walk(self, game, orders, generator)
+        found = walk(self, game, Walks(orders, game.count, generator, self.tol is not None))
         gap = completeness((found.values,), game.full, game.empty, TOLERANCE)
         return Estimate(found.values, found.errors, (gap, *found.checks))
 
     def _unary(self, game: Game) -> Estimate:
-        without = ~torch.eye(game.n, dtype=torch.bool)
-        plays = without.repeat_interleave(game.count, 0)
-        scores = game.play(plays, torch.arange(game.count).repeat(game.n))
-        gains = game.full[:, None, None] - scores.reshape(game.rows, game.n, game.count, -1)
+        gains = game.full[:, None, None] - game.without()
         values = gains.mean(2)
         assert isinstance(game.masker, Independent)
         exact = game.masker.whole

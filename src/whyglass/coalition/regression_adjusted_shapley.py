@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,7 +12,7 @@ from whyglass.coalition.coalition_method import Estimate
 from whyglass.coalition.game import Game
 from whyglass.coalition.maskers import Replace
 from whyglass.coalition.paired_coalitions import PairedCoalitions
-from whyglass.coalition.pairs import Stratum, allocate, strata
+from whyglass.coalition.pairs import Sample, sampled
 from whyglass.coalition.product_kernel import Regression, tuned
 from whyglass.method import Axiom
 from whyglass.paper import Paper
@@ -73,44 +72,21 @@ class RegressionAdjustedShapley(PairedCoalitions):
         values = (game.change / n)[:, None].repeat(1, n, 1)
         errors = torch.zeros_like(values)
         active = torch.arange(game.rows)
-        for sample in self._samples(game):
-            plays = torch.cat([sample.members, ~sample.members])
-            scores = game.play(plays, sample.which.repeat(2), active)
+        weights = (1.0,) * (game.n // 2)
+        for pairs in self.stages(game.n, game.masker):
+            drawn, plays = sampled(game.n * pairs, game.n, game.count, pairs, weights, self.seed)
+            scores = game.play(plays, active)
             for place, row in enumerate(active.tolist()):
                 spots = _spots(game, row)
                 for k in range(scores.shape[2]):
                     ends = torch.cat([game.full[row, k : k + 1], game.empties[row, :, k]])
                     values[row, :, k], errors[row, :, k] = adjusted(
-                        sample, scores[place, :, k], ends, spots
+                        drawn, scores[place, :, k], ends, spots
                     )
             active = self.loose(values[active], errors[active], active)
             if not len(active):
                 break
         return Estimate(values, errors, (self.precision(values, errors),))
-
-    def _samples(self, game: Game) -> Iterator[Sample]:
-        """The pairs after which rows may stop: doubling up to what the budget pays for."""
-        layers = strata(game.n, game.count)
-        if not layers:
-            return
-        draws = self.draws(game, layers)
-        for pairs in self.stages(game, layers):
-            counts = allocate(layers, pairs, [1.0] * len(layers))
-            drawn = [one.take(0, count) for one, count in zip(draws, counts, strict=True)]
-            yield Sample(
-                torch.cat([part for part, _ in drawn]),
-                torch.cat([part for _, part in drawn]),
-                [*zip(layers, counts, strict=True)],
-            )
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Halves of the pairs (D, n), the alternative of each (D,), and how many each stratum has."""
-
-    members: Tensor
-    which: Tensor
-    layers: list[tuple[Stratum, int]]
 
 
 def _spots(game: Game, row: int) -> Tensor:
@@ -135,9 +111,10 @@ def adjusted(sample: Sample, scores: Tensor, ends: Tensor, spots: Tensor) -> tup
     spread = known.std()
     scale = torch.where(spread > 0, spread, torch.ones_like(spread))
     known = (known - known.mean()) / scale
-    counts = torch.tensor([count for _, count in sample.layers])
-    share = _each([layer.mass / count for layer, count in sample.layers], counts)
-    drawn = _each([count / layer.total for layer, count in sample.layers], counts)
+    share = sample.share
+    drawn = sample.each(
+        [count / one.total for one, count in zip(sample.layers, sample.counts, strict=True)]
+    )
     if bool((drawn == 1).all()):
         said = _said(sample, known[: 2 * pairs], known[2 * pairs :])
         return (share * said).sum(0) * scale, torch.zeros_like(said[0])
@@ -147,7 +124,7 @@ def adjusted(sample: Sample, scores: Tensor, ends: Tensor, spots: Tensor) -> tup
     weight = share * (1 - drawn)
     variance = torch.zeros_like(found)
     for part, times in zip(
-        outside.split(counts.tolist()), (weight * share).split(counts.tolist()), strict=True
+        outside.split(sample.counts), (weight * share).split(sample.counts), strict=True
     ):
         if len(part) > 1:
             variance += times.sum() * part.var(0)
@@ -155,16 +132,11 @@ def adjusted(sample: Sample, scores: Tensor, ends: Tensor, spots: Tensor) -> tup
     return found * scale, variance.clamp_min(0).sqrt() * scale
 
 
-def _each(strata: list[float], counts: Tensor) -> Tensor:
-    """(D, 1) a number of each pair's stratum."""
-    return torch.tensor(strata, dtype=torch.float64).repeat_interleave(counts)[:, None]
-
-
 def _ways(sample: Sample) -> Tensor:
     """(D, n) what half a difference between a coalition and its complement says of each player."""
     n, size = sample.members.shape[1], sample.members.sum(1, keepdim=True)
     # Over all pairs the covariance of memberships is that of even shares, this many times.
-    times = sum(layer.mass * layer.size * (n - layer.size) for layer, _ in sample.layers)
+    times = sum(layer.mass * layer.size * (n - layer.size) for layer in sample.layers)
     return (sample.members.double() - size.double() / n) * (n * (n - 1) / times)
 
 

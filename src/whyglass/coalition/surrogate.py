@@ -10,50 +10,55 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Fit:
-    """(R, n, K) slopes and their standard errors, and (R, K) shares of weighted variance explained."""
+    """(C, n) slopes and their standard errors, and (C,) shares of weighted variance explained."""
 
     slopes: Tensor
     errors: Tensor
     explained: Tensor
 
 
-def fit(
-    members: Tensor, weights: Tensor, scores: Tensor, alpha: float, chosen: Tensor, drawn: bool
-) -> Fit:
-    """Least squares of scores (R, S, K) on coalitions (S, n) with weights (S,), an intercept free.
+class WeightedRegression:
+    """Least squares on coalitions (S, n) with weights (S,), an intercept free, ready for any scores.
 
-    `alpha` times the squared slopes is added to the weighted sum of squares. Where `chosen` (R, n, K)
-    is false a slope is zero. Errors are those of coalitions `drawn` independently, or zero.
+    `alpha` times the squared slopes is added to the weighted sum of squares. Errors are those of
+    coalitions `drawn` independently, or zero.
     """
-    rows, _, targets = scores.shape
-    size, n = members.shape
-    slopes = torch.zeros(rows, n, targets, dtype=torch.float64)
-    errors, explained = torch.zeros_like(slopes), slopes.new_zeros(rows, targets)
-    flat = chosen.permute(0, 2, 1).reshape(-1, n)
-    kinds, which = flat.unique(dim=0, return_inverse=True)
-    share, root = weights / weights.sum(), weights.sqrt()[:, None]
-    columns = scores.permute(1, 0, 2).reshape(size, -1)
-    columns = root * (columns - weights @ columns / weights.sum())
-    design = members.double()
-    design = root * (design - weights @ design / weights.sum())
-    for number, kept in enumerate(kinds):
-        mine = (which == number).nonzero()[:, 0]
-        x, y = design[:, kept], columns[:, mine]
-        spread = inverse(x.T @ x + alpha * torch.eye(x.shape[1], dtype=torch.float64))
-        made = spread @ (x.T @ y)
-        off, total = y - x @ made, y.square().sum(0)
+
+    def __init__(self, members: Tensor, weights: Tensor, alpha: float, drawn: bool) -> None:
+        self._share, self._root = weights / weights.sum(), weights.sqrt()[:, None]
+        self._design = design = self._weighed(members.double())
+        spread = inverse(design.T @ design + alpha * torch.eye(design.shape[1]).double())
+        self._pull = pull = design @ spread
+        # A residual is smaller than the error behind it by how much the fit leans on its draw.
+        lean = ((pull * design).sum(1) + self._share).clamp_max(0.9)[:, None]
+        self._spread = (pull / (1 - lean)).square() if drawn else torch.zeros_like(pull)
+
+    def _weighed(self, columns: Tensor) -> Tensor:
+        return self._root * (columns - self._share @ columns)
+
+    def fit(self, scores: Tensor) -> Fit:
+        """Of C columns of scores (S, C)."""
+        y = self._weighed(scores)
+        slopes = self._pull.T @ y
+        square, total = (y - self._design @ slopes).square(), y.square().sum(0)
         # A score that does not vary is explained by the intercept.
-        explained[mine // targets, mine % targets] = torch.where(
-            total > 1e-24, 1 - off.square().sum(0) / total, 1.0
-        )
-        place = (mine // targets)[:, None], kept.nonzero()[:, 0], (mine % targets)[:, None]
-        slopes[place] = made.T
-        if drawn:
-            pull = x @ spread
-            # A residual is smaller than the error behind it by how much the fit leans on its draw.
-            lean = ((pull * x).sum(1) + share).clamp_max(0.9)
-            errors[place] = ((off / (1 - lean)[:, None]).square().T @ pull.square()).sqrt()
-    return Fit(slopes, errors, explained)
+        explained = torch.where(total > 1e-24, 1 - square.sum(0) / total, 1.0)
+        return Fit(slopes.T, (square.T @ self._spread).sqrt(), explained)
+
+
+def fit_chosen(members: Tensor, weights: Tensor, scores: Tensor, drawn: bool, features: int) -> Fit:
+    """Least squares on the players that a lasso chooses for each of C columns; others get zero."""
+    chosen = lasso_path(members, weights, scores.T[..., None], features)[..., 0]
+    slopes = torch.zeros_like(chosen, dtype=torch.float64)
+    found = Fit(slopes, torch.zeros_like(slopes), torch.zeros_like(slopes[:, 0]))
+    kinds, which = chosen.unique(dim=0, return_inverse=True)
+    for number, some in enumerate(kinds):
+        mine = (which == number).nonzero()[:, 0]
+        own = WeightedRegression(members[:, some], weights, 0.0, drawn).fit(scores[:, mine])
+        place = mine[:, None], some.nonzero()[:, 0]
+        found.slopes[place], found.errors[place] = own.slopes, own.errors
+        found.explained[mine] = own.explained
+    return found
 
 
 def inverse(matrix: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from whyglass.coalition.coalition_method import Estimate, SampledCoalitions
 from whyglass.coalition.exact_shapley import MOST
 from whyglass.coalition.game import Game
 from whyglass.coalition.maskers import Masker
+from whyglass.coalition.plays import Plays
 from whyglass.errors import BadInput
 
 ROUND = 8
@@ -36,32 +37,51 @@ def affordable(method: SampledCoalitions, players: int, absent: Masker) -> int:
     return pairs if pairs < absent.count else pairs - pairs % absent.count
 
 
-def walk(
-    method: SampledCoalitions, game: Game, orders: Tensor, generator: torch.Generator
-) -> Estimate:
-    """Means over the pairs of walks along `orders` (P, n), their standard errors and the checks.
+class Walks:
+    """A pair of walks along each of the orders (P, n), and its alternative, `size` pairs at a time."""
+
+    def __init__(
+        self, orders: Tensor, alternatives: int, generator: torch.Generator, stops: bool
+    ) -> None:
+        self.orders, pairs = orders, len(orders)
+        laps = -(-pairs // alternatives)
+        which = [torch.randperm(alternatives, generator=generator) for _ in range(laps)]
+        self.which = torch.cat(which)[:pairs]
+        self.size = pairs
+        if stops:
+            self.size = alternatives if 1 < alternatives < pairs else ROUND
+        self._plays: dict[int, tuple[Plays, Tensor]] = {}
+
+    def plays(self, piece: int) -> tuple[Plays, Tensor]:
+        """Both walks of each order in a piece, from nobody to everybody, and when each player joins."""
+        if piece not in self._plays:
+            some = slice(piece, piece + self.size)
+            rank, n = self.orders[some].argsort(1), self.orders.shape[1]
+            joins = torch.stack([rank, n - 1 - rank], 1)
+            there = joins[:, :, None] < torch.arange(n + 1)[:, None]
+            which = self.which[some].repeat_interleave(2 * (n + 1))
+            self._plays[piece] = Plays(there.reshape(-1, n), which), joins
+        return self._plays[piece]
+
+
+def walk(method: SampledCoalitions, game: Game, walks: Walks) -> Estimate:
+    """Means over the pairs of walks, their standard errors and the checks.
 
     Rows stop on their own with a tolerance.
     """
-    pairs, n = orders.shape
-    laps = -(-pairs // game.count)
-    which = torch.cat([torch.randperm(game.count, generator=generator) for _ in range(laps)])[
-        :pairs
-    ]
-    laps_fit = 1 < game.count < pairs
-    size = pairs if method.tol is None else game.count if laps_fit else ROUND
+    pairs, n = walks.orders.shape
     active = torch.arange(game.rows)
     gains = torch.zeros(game.rows, pairs, n, game.full.shape[1], dtype=torch.float64)
     values, errors = (torch.zeros_like(gains[:, 0]) for _ in range(2))
-    for start in range(0, pairs, size):
-        piece = slice(start, min(start + size, pairs))
-        gains[active, piece] = _pairs(game, orders[piece], which[piece], active)
-        so_far = which[: piece.stop]
+    for start in range(0, pairs, walks.size):
+        plays, joins = walks.plays(start)
+        scores = game.play(plays, active).unflatten(1, (*joins.shape[:2], n + 1))
+        stop = start + len(joins)
+        gains[active, start:stop] = _gains(scores, joins)
+        so_far = walks.which[:stop]
         # How far the alternatives walked are, by their own scores, off the mean of all.
         off = game.empties[active][:, so_far].mean(1) - game.empty[active]
-        values[active], errors[active] = _summary(
-            gains[active, : piece.stop], so_far, game.count, off
-        )
+        values[active], errors[active] = _summary(gains[active, :stop], so_far, game.count, off)
         active = method.loose(values[active], errors[active], active)
         if not len(active):
             break
@@ -73,22 +93,10 @@ def walk(
     return Estimate(values, errors, (method.precision(values, errors),), notes)
 
 
-def _pairs(game: Game, orders: Tensor, which: Tensor, active: Tensor) -> Tensor:
-    """(R, P, n, K): mean gain of each player on the two walks of each order."""
-    pairs, n = orders.shape
-    rank = orders.argsort(1)
-    steps = torch.arange(1, n)
-    both = torch.stack([rank, n - 1 - rank], 1)
-    plays = (both[:, :, None] < steps[:, None]).reshape(-1, n)
-    alternatives = which.repeat_interleave(2 * (n - 1))
-    between = game.play(plays, alternatives, active).reshape(
-        len(active), pairs, 2, n - 1, game.full.shape[1]
-    )
-    ends = game.empties[active][:, which][:, :, None, None].expand(-1, -1, 2, -1, -1)
-    tops = game.full[active][:, None, None, None].expand_as(ends)
-    gains = torch.cat([ends, between, tops], 3).diff(dim=3)
-    place = both[None, ..., None].expand(gains.shape)
-    return gains.gather(3, place).mean(2)
+def _gains(scores: Tensor, joins: Tensor) -> Tensor:
+    """(R, P, n, K): what each player adds, mean of the two walks, from scores (R, P, 2, n + 1, K)."""
+    steps = scores.diff(dim=3)
+    return steps.gather(3, joins[None, ..., None].expand(steps.shape)).mean(2)
 
 
 def _summary(gains: Tensor, which: Tensor, alternatives: int, off: Tensor) -> tuple[Tensor, Tensor]:
