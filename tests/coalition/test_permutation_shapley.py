@@ -16,25 +16,31 @@ from tests.zoo.networks import ZOO
 from whyglass import Background, BadInput, Conditional, ExactShapley, Gaussian, PermutationShapley
 
 
-def naive(model: Any, x: Tensor, data: Tensor, pairs: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Mitchell et al. (2022), antithetic, one walk and one evaluation at a time, for one row."""
+def naive(
+    model: Any, x: Tensor, data: Tensor, count: int, both: int, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Mitchell et al. (2022), antithetic, one walk and one evaluation at a time, for one row.
+
+    The gains of each order (count, n), of which `both` are walked both ways, and its background row.
+    """
     n = x.shape[1]
     generator = torch.Generator().manual_seed(seed)
-    orders = [torch.randperm(n, generator=generator).tolist() for _ in range(pairs)]
+    orders = [torch.randperm(n, generator=generator).tolist() for _ in range(count)]
     turns = itertools.chain.from_iterable(
-        torch.randperm(len(data), generator=generator).tolist() for _ in range(pairs)
+        torch.randperm(len(data), generator=generator).tolist() for _ in range(count)
     )
-    gains = torch.zeros(pairs, n, dtype=torch.float64)
+    gains = torch.zeros(count, n, dtype=torch.float64)
     used = []
-    for pair, (order, base) in enumerate(zip(orders, turns, strict=False)):
+    for number, (order, base) in enumerate(zip(orders, turns, strict=False)):
         used.append(base)
-        for way in (order, order[::-1]):
+        ways = (order, order[::-1]) if number < both else (order,)
+        for way in ways:
             point = data[base].clone()
             before = model(point[None])
             for player in way:
                 point[player] = x[0, player]
                 after = model(point[None])
-                gains[pair, player] += (after - before)[0] / 2
+                gains[number, player] += (after - before)[0] / len(ways)
                 before = after
     return gains, torch.tensor(used)
 
@@ -55,31 +61,47 @@ def rows(count: int, seed: int) -> Tensor:
 
 def test_the_naive_walks_from_one_row() -> None:
     x, base = rows(1, 0), rows(1, 1)
-    gains, _ = naive(bent, x, base, 9, 3)
-    found = PermutationShapley(budget=2 + 9 * 8 + 7, seed=3)(bent, x, baseline=base)
+    gains, _ = naive(knotted, x, base, 9, 9, 3)
+    found = PermutationShapley(budget=2 + 9 * 8 + 7, seed=3)(knotted, x, baseline=base)
     torch.testing.assert_close(found.values[0], gains.mean(0))
     torch.testing.assert_close(found.std_error[0], gains.std(0) / 3)
 
 
-def test_the_naive_walks_from_a_background() -> None:
+@pytest.mark.parametrize("count", [8, 12, 14])
+def test_the_naive_walks_from_a_background(count: int) -> None:
+    """Each row of it counts the same, with two orders, three, and three or four."""
     x, data = rows(1, 0), rows(4, 1)
-    gains, used = naive(bent, x, data, 12, 3)
-    # Pays for 13 pairs, of which 12 are whole laps over the four rows.
-    found = PermutationShapley(budget=5 + 13 * 8, seed=3)(bent, x, baseline=Background(data))
+    gains, used = naive(knotted, x, data, count, count, 3)
+    found = PermutationShapley(budget=5 + count * 8 + 5, seed=3)(
+        knotted, x, baseline=Background(data)
+    )
+    parts = [gains[used == row] for row in range(4)]
+    torch.testing.assert_close(found.values[0], torch.stack([p.mean(0) for p in parts]).mean(0))
+    off = torch.stack([(p - p.mean(0)).square().sum(0) for p in parts]).sum(0) / (count - 4)
+    share = sum(1 / len(p) for p in parts)
+    torch.testing.assert_close(found.std_error[0], (off * share).sqrt() / 4)
+
+
+def test_a_budget_between_one_walk_and_two_with_each_background_row() -> None:
+    """Some orders go one way only; complete without any correction."""
+    x, data = rows(1, 0), rows(9, 1)
+    gains, used = naive(knotted, x, data, 9, 4, 3)
+    found = PermutationShapley(budget=10 + 13 * 4, seed=3)(knotted, x, baseline=Background(data))
+    assert sorted(used.tolist()) == list(range(9))
     torch.testing.assert_close(found.values[0], gains.mean(0))
-    within = torch.stack([gains[used == row].var(0) for row in range(4)]).mean(0)
-    torch.testing.assert_close(found.std_error[0], (within / 12).sqrt())
+    torch.testing.assert_close(found.std_error[0], gains.std(0) / 3)
+    torch.testing.assert_close(found.values.sum(1), knotted(x) - knotted(data).mean())
 
 
-def test_fewer_pairs_than_background_rows() -> None:
+def test_fewer_walks_than_background_rows() -> None:
     """Complete all the same, a dummy gets nothing, and the errors count the whole spread."""
     x, data = rows(1, 0), rows(9, 1)
 
     def model(given: Tensor) -> Tensor:
-        return bent(given[:, [0, 1, 2, 2, 4]])
+        return knotted(given[:, [0, 1, 2, 2, 4]])
 
-    gains, used = naive(model, x, data, 5, 3)
-    found = PermutationShapley(budget=10 + 5 * 8, seed=3)(model, x, baseline=Background(data))
+    gains, used = naive(model, x, data, 5, 0, 3)
+    found = PermutationShapley(budget=10 + 5 * 4, seed=3)(model, x, baseline=Background(data))
     off = model(data[used]).mean() - model(data).mean()
     spread = gains.var(0)
     torch.testing.assert_close(found.values[0], gains.mean(0) + off * spread / spread.sum())
@@ -107,12 +129,12 @@ def test_two_players_are_exact_in_one_pair() -> None:
     assert found.evaluations == 4
 
 
-@pytest.mark.parametrize("count", [1, 5])
-def test_intervals_cover(count: int) -> None:
+@pytest.mark.parametrize(("count", "orders"), [(1, 120), (5, 122), (20, 190)])
+def test_intervals_cover(count: int, orders: int) -> None:
+    """From one row, and from each of a few and of many, not all equally often."""
     x, data = rows(1, 0), rows(count, 1)
     exact = ExactShapley()(knotted, x, baseline=Background(data)).values
-    pairs = 120
-    budget = 1 + count + pairs * 8
+    budget = 1 + count + orders * 8
     hits, errors, said = torch.zeros(5), [], []
     for seed in range(1000):
         found = PermutationShapley(budget=budget, seed=seed)(knotted, x, baseline=Background(data))
@@ -127,7 +149,7 @@ def test_intervals_cover(count: int) -> None:
     torch.testing.assert_close(torch.cat(said).mean(0), spread, rtol=0.1, atol=1e-12)
 
 
-def test_too_wide_rather_than_too_narrow_before_two_laps() -> None:
+def test_too_wide_rather_than_too_narrow_before_any_row_comes_twice() -> None:
     x, data = rows(1, 0), rows(20, 1)
     exact = ExactShapley()(knotted, x, baseline=Background(data)).values
     hits = torch.zeros(5)

@@ -81,13 +81,13 @@ class Game:
         """
         rows = torch.arange(self.rows) if active is None else active
         at = self._remembered(plays.keys)
-        new = at < 0
-        ask, old = (torch.from_numpy(some) for some in (new, ~new))
+        new = torch.from_numpy(at < 0)
+        ask = slice(None) if new.all() else new
         scores = fresh = self._play(self.masker, plays.coalitions[ask], plays.which[ask], rows)
-        if old.any():
+        if not new.all():
             scores = fresh.new_empty(len(rows), len(at), fresh.shape[2])
-            scores[:, ask], scores[:, old] = fresh, self._scores[rows][:, at[~new]]
-        self._remember(plays.keys[new], fresh, rows)
+            scores[:, new], scores[:, ~new] = fresh, self._scores[rows][:, at[~new.numpy()]]
+        self._remember(plays.keys[new.numpy()], fresh, rows)
         return plays.spread(scores, self.full[rows], self.empties[rows])
 
     def _remembered(self, keys: NDArray[Any]) -> NDArray[Any]:

@@ -71,9 +71,9 @@ class Owen(SampledCoalitions):
     def estimate(self, game: Game) -> Estimate:
         generator = self.generator()
         tree: Tree = halves(game.team) if self.hierarchy is None else self.hierarchy
-        pairs = affordable(self, game.n, game.masker)
-        orders = torch.tensor([_shuffled(tree, generator) for _ in range(pairs)])
-        return walk(self, game, Walks(orders, game.count, generator, self.tol is not None))
+        count, both = affordable(self, game.n, game.masker)
+        orders = torch.tensor([_shuffled(tree, generator) for _ in range(count)])
+        return walk(self, game, Walks(orders, both, game.count, generator, self.tol is not None))
 
 
 def _leaves(tree: Tree) -> list[Any]:

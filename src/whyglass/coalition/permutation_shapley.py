@@ -24,10 +24,12 @@ class PermutationShapley(SampledCoalitions):
         v_p(\pi^{<i} \cup i) - v_p(\pi^{<i})
 
     with :math:`\pi^{<i}` who stands before i, :math:`\bar\pi` the order reversed, and :math:`v_p` the
-    score with one background row, taken in turn so that all are used equally. The values add up to
-    the change of score exactly. Standard errors are those of the mean over pairs; with a background
-    they are too large until the budget pays for two pairs a row of it. Units: score. Source: Castro,
-    Gómez & Tejada (2009); walks both ways, "antithetic sampling": Mitchell et al. (2022).
+    score with one background row. Background rows are taken in turn and count the same: the mean is
+    first over the orders of each. Where the budget pays for one walk with each of them but not for
+    two, some go one way only. The values add up to the change of score exactly. Standard errors are
+    those of the mean over orders; with a background they are too large until the budget pays for two
+    orders with each row of it. Units: score. Source: Castro, Gómez & Tejada (2009);
+    walks both ways, "antithetic sampling": Mitchell et al. (2022).
 
     >>> import torch, whyglass
     >>> model = lambda x: x[:, 0] * x[:, 1] + x[:, 2]
@@ -53,14 +55,18 @@ class PermutationShapley(SampledCoalitions):
         affordable(self, team.count, absent)
 
     def estimate(self, game: Game) -> Estimate:
-        pairs = affordable(self, game.n, game.masker)
+        orders, both = affordable(self, game.n, game.masker)
         n, stops = game.n, self.tol is not None
-        return walk(self, game, walks(2 * n * n * pairs, n, game.count, pairs, self.seed, stops))
+        return walk(
+            self,
+            game,
+            walks(2 * n * n * orders, n, game.count, orders, both, self.seed, stops),
+        )
 
 
 @kept
-def walks(n: int, alternatives: int, pairs: int, seed: int, stops: bool) -> Walks:
+def walks(n: int, alternatives: int, count: int, both: int, seed: int, stops: bool) -> Walks:
     """Along random orders."""
     generator = torch.Generator().manual_seed(seed)
-    orders = torch.stack([torch.randperm(n, generator=generator) for _ in range(pairs)])
-    return Walks(orders, alternatives, generator, stops)
+    orders = torch.stack([torch.randperm(n, generator=generator) for _ in range(count)])
+    return Walks(orders, both, alternatives, generator, stops)

@@ -103,7 +103,9 @@ class QII(SampledCoalitions):
         orders = torch.stack(
             [torch.randperm(game.n, generator=generator) for _ in range(game.count)]
         )
-        found = walk(self, game, Walks(orders, game.count, generator, self.tol is not None))
+        found = walk(
+            self, game, Walks(orders, game.count, game.count, generator, self.tol is not None)
+        )
         gap = completeness((found.values,), game.full, game.empty, TOLERANCE)
         return Estimate(found.values, found.errors, (gap, *found.checks))
 

@@ -1,8 +1,8 @@
 """Shapley values from walks: players join one by one in an order, and each gets what it adds.
 
 An order is walked forwards and backwards, which cancels much of the error, with one alternative of
-the masker (one row of a background, say) a pair of walks. Every alternative is walked equally often
-where the budget allows.
+the masker (one row of a background, say) an order. Where the budget does not pay for that with every
+alternative, some are walked forwards only. Every alternative counts the same, however often walked.
 """
 
 from __future__ import annotations
@@ -20,64 +20,78 @@ from whyglass.errors import BadInput
 ROUND = 8
 
 
-def affordable(method: SampledCoalitions, players: int, absent: Masker) -> int:
-    """How many pairs of walks the budget pays for; refuses fewer than two.
+def affordable(method: SampledCoalitions, players: int, absent: Masker) -> tuple[int, int]:
+    """How many orders the budget pays for, and how many of them both ways.
 
-    Whole rounds over the alternatives, where there is one to be had.
+    Refuses fewer than two both ways.
     """
-    alternatives = absent.nothing.count
-    ends, pair = 1 + alternatives, max(1, 2 * (players - 1))
-    pairs = (method.budget - ends) // pair
-    if pairs < 2:
+    ends, cost = 1 + absent.nothing.count, max(1, players - 1)
+    walks = (method.budget - ends) // cost
+    if walks < 4:
         raise BadInput(
             f"budget {method.budget} does not pay for two pairs of walks through {players} players, "
-            f"which take {ends + 2 * pair} evaluations a row: raise it, or group features with "
+            f"which take {ends + 4 * cost} evaluations a row: raise it, or group features with "
             "players= (players=8 makes 8 windows along each axis)"
         )
-    return pairs if pairs < absent.count else pairs - pairs % absent.count
+    orders = max(walks // 2, min(walks, absent.count))
+    return orders, min(orders, walks - orders)
 
 
 class Walks:
-    """A pair of walks along each of the orders (P, n), and its alternative, `size` pairs at a time."""
+    """Along each of the orders (U, n), the first ones `both` ways, a few at a time if one `stops`."""
 
     def __init__(
-        self, orders: Tensor, alternatives: int, generator: torch.Generator, stops: bool
+        self,
+        orders: Tensor,
+        both: int,
+        alternatives: int,
+        generator: torch.Generator,
+        stops: bool,
     ) -> None:
-        self.orders, pairs = orders, len(orders)
-        laps = -(-pairs // alternatives)
+        self.orders, count = orders, len(orders)
+        laps = -(-count // alternatives)
         which = [torch.randperm(alternatives, generator=generator) for _ in range(laps)]
-        self.which = torch.cat(which)[:pairs]
-        self.size = pairs
+        self.which = torch.cat(which)[:count]
+        self.size = count
         if stops:
-            self.size = alternatives if 1 < alternatives < pairs else ROUND
+            self.size = alternatives if 1 < alternatives < count else ROUND
+        self._both = both
         self._plays: dict[int, tuple[Plays, Tensor]] = {}
 
-    def plays(self, piece: int) -> tuple[Plays, Tensor]:
-        """Both walks of each order in a piece, from nobody to everybody, and when each player joins."""
-        if piece not in self._plays:
-            some = slice(piece, piece + self.size)
-            rank, n = self.orders[some].argsort(1), self.orders.shape[1]
-            joins = torch.stack([rank, n - 1 - rank], 1)
-            there = joins[:, :, None] < torch.arange(n + 1)[:, None]
-            which = self.which[some].repeat_interleave(2 * (n + 1))
-            self._plays[piece] = Plays(there.reshape(-1, n), which), joins
-        return self._plays[piece]
+    def plays(self, start: int) -> tuple[Plays, Tensor]:
+        """Of a few orders the walks from nobody to everybody, forwards and then backwards.
+
+        With them (W, n) when each player joins on each walk.
+        """
+        if start not in self._plays:
+            stop = start + self.size
+            rank, n = self.orders[start:stop].argsort(1), self.orders.shape[1]
+            back = max(0, min(stop, self._both) - start)
+            joins = torch.cat([rank, n - 1 - rank[:back]])
+            there = joins[:, None] < torch.arange(n + 1)[:, None]
+            which = self.which[start:stop]
+            which = torch.cat([which, which[:back]]).repeat_interleave(n + 1)
+            self._plays[start] = Plays(there.reshape(-1, n), which), joins
+        return self._plays[start]
 
 
 def walk(method: SampledCoalitions, game: Game, walks: Walks) -> Estimate:
-    """Means over the pairs of walks, their standard errors and the checks.
+    """Means over walks, their standard errors and the checks.
 
     Rows stop on their own with a tolerance.
     """
-    pairs, n = walks.orders.shape
+    count, n = walks.orders.shape
     active = torch.arange(game.rows)
-    gains = torch.zeros(game.rows, pairs, n, game.full.shape[1], dtype=torch.float64)
+    gains = torch.zeros(game.rows, count, n, game.full.shape[1], dtype=torch.float64)
     values, errors = (torch.zeros_like(gains[:, 0]) for _ in range(2))
-    for start in range(0, pairs, walks.size):
+    for start in range(0, count, walks.size):
+        stop = min(start + walks.size, count)
         plays, joins = walks.plays(start)
-        scores = game.play(plays, active).unflatten(1, (*joins.shape[:2], n + 1))
-        stop = start + len(joins)
-        gains[active, start:stop] = _gains(scores, joins)
+        steps = game.play(plays, active).unflatten(1, (len(joins), n + 1)).diff(dim=2)
+        added = steps.gather(2, joins[None, ..., None].expand(steps.shape))
+        ahead, back = added.split([stop - start, len(joins) - stop + start], 1)
+        ahead[:, : back.shape[1]].add_(back).div_(2)
+        gains[active, start:stop] = ahead
         so_far = walks.which[:stop]
         # How far the alternatives walked are, by their own scores, off the mean of all.
         off = game.empties[active][:, so_far].mean(1) - game.empty[active]
@@ -93,29 +107,25 @@ def walk(method: SampledCoalitions, game: Game, walks: Walks) -> Estimate:
     return Estimate(values, errors, (method.precision(values, errors),), notes)
 
 
-def _gains(scores: Tensor, joins: Tensor) -> Tensor:
-    """(R, P, n, K): what each player adds, mean of the two walks, from scores (R, P, 2, n + 1, K)."""
-    steps = scores.diff(dim=3)
-    return steps.gather(3, joins[None, ..., None].expand(steps.shape)).mean(2)
-
-
 def _summary(gains: Tensor, which: Tensor, alternatives: int, off: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean over pairs, and its standard error.
+    """Mean over the alternatives of the means over their orders, and its standard error.
 
-    After two whole laps only what differs within an alternative is left to chance. Before that the
-    spread over all pairs is counted, which is too much rather than too little. Without whole laps the
-    gains miss the change of score by `off` (R, K), which goes to the players that vary, by how much.
+    Once each has two orders, only what differs within one is left to chance. Before that the spread
+    over all orders is counted, which is too much rather than too little. Where some were not walked at
+    all the gains miss the change of score by `off` (R, K), which goes to the players that vary, by how
+    much.
     """
-    pairs, mean = gains.shape[1], gains.mean(1)
-    laps, rest = divmod(pairs, alternatives)
-    if alternatives > 1 and laps > 1 and not rest:
-        order = which.argsort(stable=True)
-        grouped = gains[:, order].unflatten(1, (alternatives, laps))
-        within = (grouped - grouped.mean(2, keepdim=True)).square().sum((1, 2))
-        return mean, (within / (alternatives * (laps - 1) * pairs)).sqrt()
-    spread = (gains - mean[:, None]).square().sum(1) / (pairs - 1)
-    total = spread.sum(1, keepdim=True)
-    return (
-        mean + off[:, None] * torch.where(total > 0, spread / total, 0.0),
-        (spread / pairs).sqrt(),
-    )
+    count, times = gains.shape[1], torch.bincount(which, minlength=alternatives).double()
+    mean = gains.mean(1)
+    spread = (gains - mean[:, None]).square().sum(1) / (count - 1)
+    if not times.all():
+        total = spread.sum(1, keepdim=True)
+        mean = mean + off[:, None] * torch.where(total > 0, spread / total, 0.0)
+        return mean, (spread / count).sqrt()
+    share = (1 / times / alternatives)[which]
+    mean = torch.einsum("rpnk,p->rnk", gains, share)
+    if times.min() > 1:
+        own = torch.zeros_like(gains[:, :alternatives])
+        own.index_add_(1, which, gains * (share * alternatives)[:, None, None])
+        spread = (gains - own[:, which]).square().sum(1) / (count - alternatives)
+    return mean, (spread * share.square().sum()).sqrt()
