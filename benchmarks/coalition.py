@@ -50,6 +50,7 @@ CASES: dict[str, Callable[[Path, Path, int], list[Case]]] = {
     "questions": lambda data, cache, _rows: [*questions(data, cache, 1)],
 }
 PATIENCE = 6.0  # seconds a row, where the model itself is fast
+RUNG = 2**0.25
 
 
 class Counted(nn.Module):
@@ -134,7 +135,7 @@ CONTENDERS: dict[str, Contender] = {
 
 
 def reach(contender: Contender, cases: list[Case], goal: float, trace: bool) -> str:
-    """Climb by root two until the median error is at the goal, or say what was reached."""
+    """Climb by a fifth until the median error is at the goal, or say what was reached."""
     first = cases[0]
     budget = float(first.least or 2 * first.x.shape[1] + 3 * len(first.background) + 30)
     rows, text, last = sum(len(one.x) for one in cases), "nothing affordable", 0
@@ -148,7 +149,7 @@ def reach(contender: Contender, cases: list[Case], goal: float, trace: bool) -> 
                 errors.append(off.norm(dim=1) / one.exact.norm(dim=1))
                 evaluations += model.rows
         except whyglass.BadInput:  # does not pay for a first estimate
-            budget *= 2**0.5
+            budget *= RUNG
             continue
         spent = (time.process_time() - start) / rows
         if evaluations != last:
@@ -160,7 +161,7 @@ def reach(contender: Contender, cases: list[Case], goal: float, trace: bool) -> 
                 return text
             if evaluations / rows > first.most / 1.2 or (first.most > 10_000 and spent > PATIENCE):
                 break
-        budget *= 2**0.5
+        budget *= RUNG
     return text + "   (goal not reached)"
 
 

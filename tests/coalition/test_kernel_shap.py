@@ -17,7 +17,7 @@ from tests.coalition.games import lookup, ones, profit, random_table, sickness
 from tests.coalition.test_permutation_shapley import knotted, rows
 from tests.zoo.networks import ZOO
 from whyglass import Background, BadInput, ExactShapley, KernelSHAP, Several
-from whyglass.coalition.pair_regression import PairRegression
+from whyglass.coalition.pair_regression import PairRegression, alternatives, triples
 from whyglass.coalition.pairs import Sample, allocate, draw, sampled, strata
 
 
@@ -106,8 +106,7 @@ def test_products_of_three_players_leave_the_values_those_of_the_game() -> None:
     uneven = (table[-1] - table[0]) * (2 * drawn.members.double().mean(1) - 1)
     responses = ((table[numbers] - table[2**n - 1 - numbers] - uneven) / 2)[None, :, None]
     exact = ExactShapley()(lookup(table), ones(n)).values[0] - (table[-1] - table[0]) / n
-    triples = torch.tensor(list(itertools.combinations(range(n), 3)))
-    for more in (triples[:0], triples):
+    for more in (None, triples(drawn)):
         off, error = PairRegression(drawn, more).solve(responses)
         torch.testing.assert_close(off[0, :, 0], exact)
         assert error.abs().max() < 1e-12
@@ -127,12 +126,65 @@ def test_products_of_three_players_make_such_games_exact() -> None:
     assert found.std_error.max() < 1e-6
 
 
+def test_a_linear_model_is_exact_over_any_background() -> None:
+    """What a row of it has in place of a player moves the score by that much, and is known."""
+    x, data = rows(2, 0), rows(40, 1)
+    w = torch.tensor([1.0, -2.0, 0.5, 3.0, 0.0]).double()
+    found = KernelSHAP(budget=200)(lambda g: g @ w, x, baseline=Background(data))
+    torch.testing.assert_close(found.values, (x - data.mean(0)) * w)
+    assert found.std_error.max() < 1e-9
+
+
+def test_steps_at_quantiles_of_the_background_are_exact_too() -> None:
+    x, data = rows(2, 0), torch.randint(0, 4, (60, 5), generator=torch.Generator().manual_seed(1))
+
+    def model(given: Tensor) -> Tensor:
+        return (given[:, 0] > 1.5) * 2.0 + given[:, 1] ** 3 - given[:, 2].exp()
+
+    data = data.double()
+    found = KernelSHAP(budget=700)(model, x, baseline=Background(data))
+    exact = ExactShapley()(model, x, baseline=Background(data))
+    torch.testing.assert_close(found.values, exact.values)
+    assert found.std_error.max() < 1e-9
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+def test_columns_of_the_background_leave_the_values_those_of_the_game(steps: int) -> None:
+    """Drawn all, they are orthogonal to memberships; of some, it is plain weighted least squares."""
+    x, data = rows(1, 0), rows(6, 1)
+    whole, _ = sampled(0, 5, 6, 10**6, (1.0, 1.0), 0)
+    columns = alternatives(whole, data, steps)
+    z = whole.members.double()
+    z = z - z.mean(1, keepdim=True)
+    assert (z.T @ (whole.share * columns.columns)).abs().max() < 1e-12
+    exact = ExactShapley()(knotted, x, baseline=Background(data)).values
+    some, _ = sampled(0, 5, 6, 60, (1.0, 1.0), 0)
+    for drawn in (whole, some):
+        points = [
+            knotted(torch.where(m, x, data[drawn.which])) for m in (drawn.members, ~drawn.members)
+        ]
+        change = knotted(x) - knotted(data)[drawn.which]
+        uneven = (2 * drawn.members.double().mean(1) - 1) * change
+        response = ((points[0] - points[1] - uneven) / 2)[:, None]
+        more = alternatives(drawn, data, steps)
+        found, _ = PairRegression(drawn, more).solve(response[None])
+        z = drawn.members.double()
+        z = z - z.mean(1, keepdim=True)
+        root = drawn.share.sqrt().numpy()
+        design = np.concatenate([z.numpy(), more.columns.numpy()], 1)
+        expected = np.linalg.lstsq(root * design, root * response.numpy(), rcond=None)[0][:5]
+        np.testing.assert_allclose(found[0].numpy(), expected, atol=1e-9)
+        if drawn is whole:
+            change = (knotted(x) - knotted(data).mean()) / 5
+            torch.testing.assert_close(found[0, :, 0] + change, exact[0])
+
+
 def test_fewer_pairs_than_unknowns_give_the_least_values_that_fit() -> None:
     n, layers = 6, strata(6, 1)
     members, which = draw(layers[1], n, 1, 3, 0)
     responses = torch.randn(1, 3, 1, dtype=torch.float64)
     few = Sample(members, which, layers[1:2], [3])
-    found, _ = PairRegression(few, torch.zeros(0, 3, dtype=torch.long)).solve(responses)
+    found, _ = PairRegression(few).solve(responses)
     z = members.double()
     z = (z - z.mean(1, keepdim=True)).numpy()
     expected = np.linalg.lstsq(z, responses[0].numpy(), rcond=None)[0]
@@ -171,10 +223,17 @@ def test_a_larger_sample_continues_a_smaller_one(n: int, pairs: int, more: int) 
 
 
 @pytest.mark.parametrize(
-    ("weights", "count", "budget"), [("leverage", 1, 258), ("kernel", 3, 258), ("leverage", 1, 480)]
+    ("weights", "count", "budget"),
+    [
+        ("leverage", 1, 258),
+        ("kernel", 3, 258),
+        ("leverage", 1, 480),
+        ("leverage", 40, 150),
+        ("leverage", 40, 800),
+    ],
 )
 def test_intervals_cover(weights: Any, count: int, budget: int) -> None:
-    """Ten columns; a quarter of the pairs, and enough for products of three players."""
+    """Ten columns; a quarter of the pairs, enough for products of three, and for the background."""
 
     def model(x: Tensor) -> Tensor:
         return knotted(x[:, :5]) + (x[:, 5:8].prod(1) + x[:, 8] * x[:, 9] * x[:, 0]).tanh()

@@ -6,12 +6,14 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from whyglass.coalition.coalition_method import Estimate
 from whyglass.coalition.game import Game
-from whyglass.coalition.pair_regression import PairRegression
+from whyglass.coalition.maskers import coordinates
+from whyglass.coalition.pair_regression import PairRegression, alternatives, triples
 from whyglass.coalition.paired_coalitions import PairedCoalitions
 from whyglass.coalition.pairs import Sample, sampled, strata
 from whyglass.coalition.plays import Plays, kept
@@ -22,6 +24,7 @@ from whyglass.paper import Paper
 
 Weights = Literal["leverage", "kernel"]
 MOST_UNKNOWN = 1000
+STEPS = 15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +37,15 @@ class KernelSHAP(PairedCoalitions):
 
     The constraint is solved exactly. A coalition is evaluated with its complement; pairs are drawn
     without replacement, size by size, so that a budget for all of them gives the exact values with
-    standard errors of zero. Each pair uses one background row, in turn. Against one baseline row, where
-    the sample allows it, products of three players are fitted beside if that lowers the error: they
-    take up noise, and in the limit the Shapley values of the fit are those of the game. Standard errors
-    are those of the linearised regression; with products of three, of the difference to the regression
-    on all pairs, without linearising. Units: score. Source: Lundberg & Lee (2017), theorem 2; pairs:
-    Covert & Lee (2021), "paired sampling"; leverage: Musco & Witter (2025), algorithm 1; residuals:
-    MacKinnon & White (1985), HC2.
+    standard errors of zero. Each pair uses one background row, in turn, and where the sample allows it
+    the regression also has, for each player, what it is in that row and which quantiles of the
+    background that is above: the change of score with the row's own features, which has no part in the
+    values. Against one baseline row, where the sample allows it, products of three players are fitted
+    beside. Either takes up noise, is used for a row of inputs if that lowers the error, and leaves in
+    the limit the Shapley values of the game. Standard errors are those of the linearised regression;
+    with further columns, of the difference to the regression on all pairs, without linearising. Units:
+    score. Source: Lundberg & Lee (2017), theorem 2; pairs: Covert & Lee (2021), "paired sampling";
+    leverage: Musco & Witter (2025), algorithm 1; residuals: MacKinnon & White (1985), HC2.
 
     Args:
         weights: how often each size is drawn: all equally ("leverage"), or as the kernel weighs them
@@ -94,6 +99,8 @@ class KernelSHAP(PairedCoalitions):
         weights = tuple(
             1.0 if self.weights == "leverage" else layer.mass for layer in strata(n, game.count)
         )
+        spots = coordinates(game.masker)
+        absent = None if spots is None else spots.numpy().tobytes()
         active = torch.arange(game.rows)
         for pairs in self.stages(n, game.masker):
             plan = (n, game.count, pairs, weights, self.seed)
@@ -102,9 +109,8 @@ class KernelSHAP(PairedCoalitions):
             if self.features is not None and self.features < n:
                 values[active], errors[active] = _few(game, drawn, responses, active, self.features)
             else:
-                off, errors[active] = _solved(
-                    regressions(pairs * _unknowns(n, game.count, pairs), *plan), responses
-                )
+                most = pairs * min(pairs, MOST_UNKNOWN)
+                off, errors[active] = _solved(regressions(most, *plan, absent), responses)
                 values[active] = (game.change[active] / n)[:, None] + off
             active = self.loose(values[active], errors[active], active)
             if not len(active):
@@ -112,23 +118,36 @@ class KernelSHAP(PairedCoalitions):
         return Estimate(values, errors, (self.precision(values, errors),))
 
 
-def _unknowns(n: int, alternatives: int, pairs: int) -> int:
-    """How many the regression with products of three has; without them where it is none."""
-    whole, unknown = sum(layer.total for layer in strata(n, alternatives)), n - 1 + math.comb(n, 3)
-    # With more than one alternative what differs between them is noise that no product explains.
-    fits = alternatives == 1 and 3 * unknown <= 2 * pairs and pairs < whole
-    return unknown if fits and unknown <= MOST_UNKNOWN else n
-
-
 @kept
 def regressions(
-    n: int, alternatives: int, pairs: int, weights: tuple[float, ...], seed: int
+    n: int,
+    count: int,
+    pairs: int,
+    weights: tuple[float, ...],
+    seed: int,
+    absent: bytes | None,
 ) -> list[PairRegression]:
-    """That of the memberships, and where the sample allows it that with products of three."""
-    drawn, _ = sampled(n * pairs, n, alternatives, pairs, weights, seed)
-    triples = torch.combinations(torch.arange(n), 3)
-    kinds = [triples[:0], triples] if _unknowns(n, alternatives, pairs) > n else [triples[:0]]
-    return [PairRegression(drawn, kind) for kind in kinds]
+    """That of the memberships, and those with further columns that the sample allows.
+
+    `absent` holds the numbers of `coordinates`, if there are such.
+    """
+    drawn, _ = sampled(n * pairs, n, count, pairs, weights, seed)
+    size, whole = len(drawn.members), sum(layer.total for layer in drawn.layers)
+
+    def fits(unknown: int) -> bool:
+        return 3 * unknown <= 2 * size < 2 * whole and unknown <= MOST_UNKNOWN
+
+    found = [PairRegression(drawn)]
+    if absent is not None:
+        spots = torch.from_numpy(np.frombuffer(absent).reshape(count, n).copy())
+        found += [
+            PairRegression(drawn, alternatives(drawn, spots, steps))
+            for steps in (0, STEPS)
+            if fits(n * (1 + min(1 + steps, count - 1)))
+        ]
+    elif count == 1 and fits(n - 1 + math.comb(n, 3)):
+        found.append(PairRegression(drawn, triples(drawn)))
+    return found
 
 
 def _solved(regressions: list[PairRegression], responses: Tensor) -> tuple[Tensor, Tensor]:
@@ -180,7 +199,7 @@ def _few(
         # Where no coalition differs from its complement, nobody is to be preferred.
         players = some if some.any() else torch.ones_like(some)
         smaller = drawn.only(players)
-        regression = PairRegression(smaller, torch.zeros(0, 3, dtype=torch.long))
+        regression = PairRegression(smaller)
         off, error = regression.solve(response - _even(smaller.members) * changes)
         mine = (kind == number)[:, None]
         place = mine & players[:, None]

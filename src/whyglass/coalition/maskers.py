@@ -207,6 +207,14 @@ class Delete:
         return tuple(made)
 
 
+def coordinates(absent: Masker) -> Tensor | None:
+    """(A, n): what each player is where it is absent, by alternative; None where that depends."""
+    rows = absent.nothing if isinstance(absent, Regressed) else absent
+    if not isinstance(rows, Replace) or rows.count == 1:
+        return None
+    return rows.team.means(rows.others)
+
+
 def masker(baseline: Baseline, scorer: Scorer, team: Team) -> Masker:
     """What makes players absent, from what the user gave as the baseline."""
     points = scorer.points

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -9,31 +11,39 @@ from whyglass.coalition.pairs import Sample
 from whyglass.coalition.surrogate import inverse
 
 
+@dataclass(frozen=True)
+class Columns:
+    """(D, E) further columns of a regression on D pairs, and the Shapley values (E, n) of each."""
+
+    columns: Tensor
+    values: Tensor
+
+
 class PairRegression:
     """The regression on a sample of pairs, ready for any responses.
 
     On pairs the problem is one of least squares in d = z'psi with d the halved difference, z the
-    membership less its mean, and psi summing to zero. Products of `triples` (T, 3) of players are
-    fitted beside, and their Shapley values added.
+    membership less its mean, and psi summing to zero. Further columns take up noise: where all pairs
+    are drawn they change nothing.
     """
 
-    def __init__(self, sample: Sample, triples: Tensor) -> None:
+    def __init__(self, sample: Sample, more: Columns | None = None) -> None:
         n = sample.members.shape[1]
         self._counts = sample.counts
-        self._design = design = _columns(sample.members, triples)
+        design, values = _centred(sample), torch.eye(n, dtype=torch.float64)
+        if more is not None:
+            design = torch.cat([design, more.columns], 1)
+            values = torch.cat([values, more.values])
         weighted = sample.share * design
         matrix = design.T @ weighted
         # Memberships have no part along the ones: adding them there makes the matrix regular.
         matrix[:n, :n] += 1 / n
         within = inverse(matrix)
+        self._design, self._values = design, values
         self._fit = within @ weighted.T
-        # The Shapley values of a product of three signs: two thirds each, less what it was reduced by.
-        values = torch.full((len(triples), n), -2 / n, dtype=torch.float64)
-        values.scatter_add_(1, triples, torch.full_like(values[:, :3], 2 / 3))
-        self._values = torch.cat([torch.eye(n, dtype=torch.float64), values])
-        slopes = design @ (within @ self._values)
+        slopes = design @ (within @ values)
         lean = (design * self._fit.T).sum(1, keepdim=True).clamp_max(0.9)
-        if len(triples):
+        if more is not None:
             self._pull = None
             self._spread = _of_much_fitted(sample, slopes) / (1 - lean)
         else:
@@ -85,15 +95,40 @@ def _of_much_fitted(sample: Sample, slopes: Tensor) -> Tensor:
     return (slopes * sample.share - true) ** 2 + left_out * true**2
 
 
-def _columns(members: Tensor, triples: Tensor) -> Tensor:
-    """Memberships less their mean, then products of signs less the mean sign: zero for everybody."""
-    z = members.double()
-    signs = 2 * z - 1
-    first, second, third = (signs[:, place] for place in triples.unbind(1))
-    return torch.cat(
-        [
-            z - z.mean(1, keepdim=True),
-            (first * second).mul_(third).sub_(signs.mean(1, keepdim=True)),
-        ],
-        1,
-    )
+def _centred(sample: Sample) -> Tensor:
+    z = sample.members.double()
+    return z - z.mean(1, keepdim=True)
+
+
+def triples(sample: Sample) -> Columns:
+    """Products of the signs of three players, less the mean sign: zero for everybody."""
+    n = sample.members.shape[1]
+    some = torch.combinations(torch.arange(n), 3)
+    signs = 2 * sample.members.double() - 1
+    first, second, third = (signs[:, place] for place in some.unbind(1))
+    columns = (first * second).mul_(third).sub_(signs.mean(1, keepdim=True))
+    # The Shapley values of a product of three signs: two thirds each, less what it was reduced by.
+    values = torch.full((len(some), n), -2 / n, dtype=torch.float64)
+    return Columns(columns, values.scatter_add_(1, some, torch.full_like(values[:, :3], 2 / 3)))
+
+
+def alternatives(sample: Sample, coordinates: Tensor, steps: int) -> Columns:
+    """What a player is where it is absent, (A, n), and whether it is above some of the quantiles.
+
+    Each as its departure from the mean over the alternatives, times the player's membership: over all
+    pairs nothing of it remains, so it has no Shapley values.
+    """
+    members, parts = _centred(sample), list[Tensor]()
+    levels = torch.arange(1, steps + 1, dtype=torch.float64) / (steps + 1)
+    for player, column in enumerate(coordinates.T):
+        above = column[:, None] > column.quantile(levels).unique()
+        about = torch.cat([column[:, None], above.double()], 1)
+        about -= about.mean(0)
+        spread = about.std(0, correction=0)
+        own, sizes, _ = torch.linalg.svd(
+            about[:, spread > 0] / spread[spread > 0], full_matrices=False
+        )
+        own = own[:, sizes > 1e-6 * sizes.amax(0, keepdim=True)] if len(sizes) else own
+        parts.append(members[:, player : player + 1] * own[sample.which] * len(column) ** 0.5)
+    columns = torch.cat(parts, 1)
+    return Columns(columns, columns.new_zeros(columns.shape[1], members.shape[1]))

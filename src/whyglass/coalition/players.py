@@ -55,6 +55,17 @@ class Team:
             for leaf, point in zip(painted, points, strict=True)
         )
 
+    def means(self, leaves: Leaves) -> Tensor:
+        """(N, n) float64 on the processor: the mean of each player's features, for N points."""
+        sums = torch.zeros(len(leaves[0]), self.count + 1, dtype=torch.float64)
+        sizes = torch.zeros(self.count + 1, dtype=torch.float64)
+        for leaf, mask in zip(leaves, self.masks, strict=True):
+            # -1, held fixed, comes last.
+            player = mask.expand(leaf.shape[1:]).flatten().cpu() % (self.count + 1)
+            sums.index_add_(1, player, leaf.double().cpu().flatten(1))
+            sizes.index_add_(0, player, torch.ones_like(player, dtype=torch.float64))
+        return (sums / sizes)[:, :-1]
+
 
 def playing(present: Tensor, mask: Tensor) -> Tensor:
     """(E, *mask) which features are there when players (E, n) are: those of nobody always."""

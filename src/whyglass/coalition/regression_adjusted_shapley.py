@@ -10,7 +10,7 @@ from torch import Tensor
 
 from whyglass.coalition.coalition_method import Estimate
 from whyglass.coalition.game import Game
-from whyglass.coalition.maskers import Replace
+from whyglass.coalition.maskers import coordinates
 from whyglass.coalition.paired_coalitions import PairedCoalitions
 from whyglass.coalition.pairs import Sample, sampled
 from whyglass.coalition.product_kernel import Regression, tuned
@@ -91,17 +91,11 @@ class RegressionAdjustedShapley(PairedCoalitions):
 
 def _spots(game: Game, row: int) -> Tensor:
     """(1 + A, n) coordinates of the players: present, and absent by alternative."""
-    n, masker = game.n, game.masker
-    if not isinstance(masker, Replace) or masker.count == 1:
-        return torch.cat([torch.ones(1, n), torch.zeros(game.count, n)]).double()
-    sums = torch.zeros(1 + game.count, n + 1, dtype=torch.float64)
-    sizes = torch.zeros(n + 1, dtype=torch.float64)
-    for point, other, mask in zip(masker.points, masker.others, game.team.masks, strict=True):
-        block = torch.cat([point[row : row + 1], other]).double().cpu()
-        player = mask.expand(block.shape[1:]).flatten() % (n + 1)  # -1, held fixed, comes last
-        sums.index_add_(1, player, block.flatten(1))
-        sizes.index_add_(0, player, torch.ones_like(player, dtype=torch.float64))
-    return (sums / sizes)[:, :n]
+    absent = coordinates(game.masker)
+    if absent is None:
+        return torch.cat([torch.ones(1, game.n), torch.zeros(game.count, game.n)]).double()
+    here = tuple(point[row : row + 1] for point in game.scorer.points)
+    return torch.cat([game.team.means(here), absent])
 
 
 def adjusted(sample: Sample, scores: Tensor, ends: Tensor, spots: Tensor) -> tuple[Tensor, Tensor]:
