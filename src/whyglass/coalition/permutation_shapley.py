@@ -26,10 +26,11 @@ class PermutationShapley(SampledCoalitions):
     with :math:`\pi^{<i}` who stands before i, :math:`\bar\pi` the order reversed, and :math:`v_p` the
     score with one background row. Background rows are taken in turn and count the same: the mean is
     first over the orders of each. Where the budget pays for one walk with each of them but not for
-    two, some go one way only. The values add up to the change of score exactly. Standard errors are
-    those of the mean over orders; with a background they are too large until the budget pays for two
-    orders with each row of it. Units: score. Source: Castro, Gómez & Tejada (2009);
-    walks both ways, "antithetic sampling": Mitchell et al. (2022).
+    two, some go one way only; where it does not pay for one, a line in a player's own features, fitted
+    to what it gains from row to row, stands for the rows left out. The values add up to the change of
+    score exactly. Standard errors are those of the mean over orders; with a background they are too
+    large until the budget pays for two orders with each row of it. Units: score. Source: Castro, Gómez
+    & Tejada (2009); walks both ways, "antithetic sampling": Mitchell et al. (2022).
 
     >>> import torch, whyglass
     >>> model = lambda x: x[:, 0] * x[:, 1] + x[:, 2]

@@ -13,11 +13,11 @@ from torch import Tensor
 from whyglass.coalition.coalition_method import Estimate, SampledCoalitions
 from whyglass.coalition.exact_shapley import MOST
 from whyglass.coalition.game import Game
-from whyglass.coalition.maskers import Masker
+from whyglass.coalition.maskers import Masker, coordinates
 from whyglass.coalition.plays import Plays
 from whyglass.errors import BadInput
 
-ROUND = 8
+ROUND, LEAST_FITTED = 8, 30
 
 
 def affordable(method: SampledCoalitions, players: int, absent: Masker) -> tuple[int, int]:
@@ -84,6 +84,7 @@ def walk(method: SampledCoalitions, game: Game, walks: Walks) -> Estimate:
     active = torch.arange(game.rows)
     gains = torch.zeros(game.rows, count, n, game.full.shape[1], dtype=torch.float64)
     values, errors = (torch.zeros_like(gains[:, 0]) for _ in range(2))
+    spots = coordinates(game.masker)
     for start in range(0, count, walks.size):
         stop = min(start + walks.size, count)
         plays, joins = walks.plays(start)
@@ -92,10 +93,13 @@ def walk(method: SampledCoalitions, game: Game, walks: Walks) -> Estimate:
         ahead, back = added.split([stop - start, len(joins) - stop + start], 1)
         ahead[:, : back.shape[1]].add_(back).div_(2)
         gains[active, start:stop] = ahead
-        so_far = walks.which[:stop]
-        # How far the alternatives walked are, by their own scores, off the mean of all.
-        off = game.empties[active][:, so_far].mean(1) - game.empty[active]
-        values[active], errors[active] = _summary(gains[active, :stop], so_far, game.count, off)
+        so_far, some = walks.which[:stop], gains[active, :stop]
+        times = torch.bincount(so_far, minlength=game.count)
+        values[active], errors[active] = (
+            _of_all(some, so_far, times.double())
+            if times.all()
+            else _of_some(some, so_far, spots, game.change[active])
+        )
         active = method.loose(values[active], errors[active], active)
         if not len(active):
             break
@@ -107,25 +111,44 @@ def walk(method: SampledCoalitions, game: Game, walks: Walks) -> Estimate:
     return Estimate(values, errors, (method.precision(values, errors),), notes)
 
 
-def _summary(gains: Tensor, which: Tensor, alternatives: int, off: Tensor) -> tuple[Tensor, Tensor]:
+def _of_all(gains: Tensor, which: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
     """Mean over the alternatives of the means over their orders, and its standard error.
 
     Once each has two orders, only what differs within one is left to chance. Before that the spread
-    over all orders is counted, which is too much rather than too little. Where some were not walked at
-    all the gains miss the change of score by `off` (R, K), which goes to the players that vary, by how
-    much.
+    over all orders is counted, which is too much rather than too little.
     """
-    count, times = gains.shape[1], torch.bincount(which, minlength=alternatives).double()
-    mean = gains.mean(1)
-    spread = (gains - mean[:, None]).square().sum(1) / (count - 1)
-    if not times.all():
-        total = spread.sum(1, keepdim=True)
-        mean = mean + off[:, None] * torch.where(total > 0, spread / total, 0.0)
-        return mean, (spread / count).sqrt()
-    share = (1 / times / alternatives)[which]
+    share = (1 / times / len(times))[which]
     mean = torch.einsum("rpnk,p->rnk", gains, share)
+    about, spare = mean[:, None], len(which) - 1
     if times.min() > 1:
-        own = torch.zeros_like(gains[:, :alternatives])
-        own.index_add_(1, which, gains * (share * alternatives)[:, None, None])
-        spread = (gains - own[:, which]).square().sum(1) / (count - alternatives)
+        own = torch.zeros_like(gains[:, : len(times)])
+        own.index_add_(1, which, gains * (share * len(times))[:, None, None])
+        about, spare = own[:, which], len(which) - len(times)
+    spread = (gains - about).square().sum(1) / spare
     return mean, (spread * share.square().sum()).sqrt()
+
+
+def _of_some(
+    gains: Tensor, which: Tensor, spots: Tensor | None, change: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The same where some alternatives were not walked at all.
+
+    What a player gains is fitted by a line in what it is where it is absent (A, n), and taken at the
+    mean of that. What is still missing of the change (R, K) goes to players by how much is left over.
+    """
+    count, mean = len(which), gains.mean(1)
+    left, spare, reach = gains - mean[:, None], count - 1, gains.new_zeros(gains.shape[2])
+    if spots is not None and count >= LEAST_FITTED:
+        way = spots[which]
+        away = spots.mean(0) - way.mean(0)
+        way = way - way.mean(0)
+        square = way.square().sum(0)
+        inverse = torch.where(square > 0, 1 / square, 0.0)
+        slope = torch.einsum("rpnk,pn->rnk", left, way * inverse)
+        mean = mean + slope * away[:, None]
+        left, spare, reach = left - way[..., None] * slope[:, None], count - 2, away**2 * inverse
+    left = left.square().sum(1) / spare
+    total = left.sum(1, keepdim=True)
+    off = change - mean.sum(1)
+    mean = mean + off[:, None] * torch.where(total > 0, left / total, 0.0)
+    return mean, (left * (1 / count + reach)[:, None]).sqrt()
