@@ -175,9 +175,9 @@ def questions(folder: Path, cache: Path, count: int) -> Iterator[Case]:
             Membership(make, score, 64),
             everybody,
             0 * everybody,
-            1000,
+            2000,
             10,
-            (1000, 1000),
+            (1000, 10_000),
         )
 
 
