@@ -17,6 +17,7 @@ from tests.coalition.games import lookup, ones, profit, random_table, sickness
 from tests.coalition.test_permutation_shapley import knotted, rows
 from tests.zoo.networks import ZOO
 from whyglass import Background, BadInput, ExactShapley, KernelSHAP, Several
+from whyglass.coalition.departures import as_key, departures
 from whyglass.coalition.pair_regression import PairRegression, alternatives, triples
 from whyglass.coalition.pairs import Sample, allocate, draw, sampled, strata
 
@@ -148,12 +149,13 @@ def test_steps_at_quantiles_of_the_background_are_exact_too() -> None:
     assert found.std_error.max() < 1e-9
 
 
-@pytest.mark.parametrize("steps", [0, 3])
-def test_columns_of_the_background_leave_the_values_those_of_the_game(steps: int) -> None:
+@pytest.mark.parametrize("kind", [0, 1])
+def test_columns_of_the_background_leave_the_values_those_of_the_game(kind: int) -> None:
     """Drawn all, they are orthogonal to memberships; of some, it is plain weighted least squares."""
     x, data = rows(1, 0), rows(6, 1)
     whole, _ = sampled(0, 5, 6, 10**6, (1.0, 1.0), 0)
-    columns = alternatives(whole, data, steps)
+    away = departures(as_key(data), 5, 100)[kind]
+    columns = alternatives(whole, away)
     z = whole.members.double()
     z = z - z.mean(1, keepdim=True)
     assert (z.T @ (whole.share * columns.columns)).abs().max() < 1e-12
@@ -166,7 +168,7 @@ def test_columns_of_the_background_leave_the_values_those_of_the_game(steps: int
         change = knotted(x) - knotted(data)[drawn.which]
         uneven = (2 * drawn.members.double().mean(1) - 1) * change
         response = ((points[0] - points[1] - uneven) / 2)[:, None]
-        more = alternatives(drawn, data, steps)
+        more = alternatives(drawn, away)
         found, _ = PairRegression(drawn, more).solve(response[None])
         z = drawn.members.double()
         z = z - z.mean(1, keepdim=True)

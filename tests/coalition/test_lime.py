@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.coalition.games import lookup, ones, random_table, sickness
-from tests.coalition.test_permutation_shapley import knotted
+from tests.coalition.test_permutation_shapley import knotted, rows
 from tests.zoo.networks import ZOO
 from whyglass import LIME, Background, BadInput
+from whyglass.coalition.game import members
 from whyglass.coalition.surrogate import lasso_path
 
 
@@ -91,6 +92,43 @@ def test_the_regression_on_the_coalitions_drawn() -> None:
     meat = design.T @ ((w * off)[:, None] ** 2 * design)
     expected = (bread @ meat @ bread).diagonal()[:n].sqrt()
     torch.testing.assert_close(found.std_error[0], expected, rtol=1e-6, atol=0)
+
+
+def test_a_background_is_taken_out_of_the_scores() -> None:
+    """A linear model is exact and explained, whatever rows its coalitions met, with a lasso, too."""
+    x, data = rows(2, 0), rows(40, 1)
+    w = torch.tensor([1.0, -2.0, 0.5, 3.0, 0.0]).double()
+    for method in (LIME(budget=400), LIME(budget=1000, regulariser="lasso", features=4)):
+        found = method(lambda g: g @ w, x, baseline=Background(data))
+        torch.testing.assert_close(found.values, (x - data.mean(0)) * w)
+        assert found.std_error.max() < 1e-9
+        fit = next(check for check in found.checks if check.name == "fit")
+        assert fit.measured < 1e-9
+
+
+def test_the_regression_with_what_a_background_has() -> None:
+    """Plain weighted least squares with a column a player: absent, how far its row is off the mean."""
+    x, data = rows(1, 0), rows(30, 1)
+    found = LIME(budget=31 + 240, seed=3, width=2.0)(knotted, x, baseline=Background(data))
+    zs = torch.randint(2, (240, 5), generator=torch.Generator().manual_seed(3)) > 0
+    away = data[torch.arange(240) % 30]
+    y = knotted(torch.where(zs, x, away))
+    root = torch.exp(-(5 - zs.sum(1)) / 8).sqrt()[:, None]
+    more = ~zs * (away - data.mean(0))
+    design = torch.cat([zs.double(), more, torch.ones(240, 1).double()], 1)
+    expected = torch.linalg.lstsq(root * design, root * y[:, None]).solution[:5, 0]
+    torch.testing.assert_close(found.values[0], expected)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 1000), count=st.integers(2, 30))
+def test_all_coalitions_over_a_background_are_the_exact_regression(seed: int, count: int) -> None:
+    """Whatever is fitted beside: the mean over the background, regressed."""
+    x, data = rows(1, seed), rows(count, seed + 1)
+    coalitions = members(torch.arange(32), 5)
+    table = torch.stack([knotted(torch.where(z, x, data)).mean() for z in coalitions])
+    found = LIME(budget=1 + count + 30 * count)(knotted, x, baseline=Background(data)).values[0]
+    torch.testing.assert_close(found, naive(table, 5, 0.75 * 5**0.5))
 
 
 def test_lasso_keeps_the_players_that_enter_first() -> None:

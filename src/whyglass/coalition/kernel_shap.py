@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from whyglass.coalition.coalition_method import Estimate
+from whyglass.coalition.departures import as_key, departures
 from whyglass.coalition.game import Game
 from whyglass.coalition.maskers import coordinates
 from whyglass.coalition.pair_regression import PairRegression, alternatives, triples
@@ -24,7 +24,6 @@ from whyglass.paper import Paper
 
 Weights = Literal["leverage", "kernel"]
 MOST_UNKNOWN = 1000
-STEPS = 15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,8 +98,7 @@ class KernelSHAP(PairedCoalitions):
         weights = tuple(
             1.0 if self.weights == "leverage" else layer.mass for layer in strata(n, game.count)
         )
-        spots = coordinates(game.masker)
-        absent = None if spots is None else spots.numpy().tobytes()
+        absent = as_key(coordinates(game.masker))
         active = torch.arange(game.rows)
         for pairs in self.stages(n, game.masker):
             plan = (n, game.count, pairs, weights, self.seed)
@@ -129,25 +127,16 @@ def regressions(
 ) -> list[PairRegression]:
     """That of the memberships, and those with further columns that the sample allows.
 
-    `absent` holds the numbers of `coordinates`, if there are such.
+    `absent` holds the coordinates of the alternatives, if there are such.
     """
     drawn, _ = sampled(n * pairs, n, count, pairs, weights, seed)
     size, whole = len(drawn.members), sum(layer.total for layer in drawn.layers)
-
-    def fits(unknown: int) -> bool:
-        return 3 * unknown <= 2 * size < 2 * whole and unknown <= MOST_UNKNOWN
-
+    most = min(2 * size // 3, MOST_UNKNOWN) if size < whole else 0
     found = [PairRegression(drawn)]
-    if absent is not None:
-        spots = torch.from_numpy(np.frombuffer(absent).reshape(count, n).copy())
-        found += [
-            PairRegression(drawn, alternatives(drawn, spots, steps))
-            for steps in (0, STEPS)
-            if fits(n * (1 + min(1 + steps, count - 1)))
-        ]
-    elif count == 1 and fits(n - 1 + math.comb(n, 3)):
+    if count == 1 and n - 1 + math.comb(n, 3) <= most:
         found.append(PairRegression(drawn, triples(drawn)))
-    return found
+    kinds = departures(absent, n, most - n)
+    return found + [PairRegression(drawn, alternatives(drawn, kind)) for kind in kinds]
 
 
 def _solved(regressions: list[PairRegression], responses: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from whyglass.checks import Check, worst_target
 from whyglass.coalition.coalition_method import Estimate, SampledCoalitions
+from whyglass.coalition.departures import as_key, departures
 from whyglass.coalition.game import Game, members
-from whyglass.coalition.maskers import Masker
+from whyglass.coalition.maskers import Masker, coordinates
 from whyglass.coalition.players import Team
 from whyglass.coalition.plays import Plays, kept
 from whyglass.coalition.surrogate import Fit, WeightedRegression, fit_chosen
@@ -35,7 +36,9 @@ class LIME(SampledCoalitions):
     z in {0, 1}^n says who is present: each coalition is as likely as any other, and where the budget
     pays for all 2^n each is used once. Omega is nothing, alpha times the sum of squares (ridge), or
     the choice of the `features` players that first enter the lasso's path, refitted without penalty.
-    The check "fit" is the share of weighted variance that the linear model leaves unexplained.
+    Each coalition meets one background row, in turn; where the sample allows it, what that row has in
+    place of each player is fitted beside, in a line and in steps at its quantiles, and taken out of the
+    scores. The check "fit" is the share of weighted variance that the linear model leaves unexplained.
     Standard errors are those of the regression over draws; with a lasso they take the choice as
     given. Unlike the original for tables, a column is present or absent, never binned. Units: score.
     Source: Ribeiro, Singh & Guestrin (2016), equations 1 and 2, algorithm 1.
@@ -108,11 +111,12 @@ class LIME(SampledCoalitions):
         n, most = game.n, self._draws(game.n, game.masker)
         values = torch.zeros(game.rows, n, game.full.shape[1], dtype=torch.float64)
         errors, explained = torch.zeros_like(values), torch.zeros_like(values[:, 0])
+        absent = as_key(coordinates(game.masker))
         active = torch.arange(game.rows)
         for draws in self._stages(n, game.count, most):
             plan = (n, game.count, draws, self.seed)
             scores = game.play(sampled(n * draws, *plan)[1], active)
-            found = self._fit(plan, scores.transpose(0, 1).flatten(1))
+            found = self._fit(plan, absent, scores.transpose(0, 1).flatten(1))
             by_row = scores.shape[::2]
             values[active] = found.slopes.unflatten(0, by_row).transpose(1, 2)
             errors[active] = found.errors.unflatten(0, by_row).transpose(1, 2)
@@ -130,18 +134,19 @@ class LIME(SampledCoalitions):
             stages.append(stages[-1] // 2)
         return stages[::-1]
 
-    def _fit(self, plan: Plan, scores: Tensor) -> Fit:
+    def _fit(self, plan: Plan, absent: bytes | None, scores: Tensor) -> Fit:
         """Of C columns of scores (S, C)."""
         n, alternatives, draws, _ = plan
-        if self.regulariser == "lasso":
-            coalitions, _ = sampled(n * draws, *plan)
-            weights = _weights(coalitions, self.kernel, self.width)
-            chance = not _whole(n, alternatives, draws)
-            return fit_chosen(coalitions, weights, scores, chance, self.features)
         alpha = self.alpha if self.regulariser == "ridge" else 0.0
         # What a callable returns may change.
         numbers = math.inf if callable(self.kernel) else n * draws
-        return regression(numbers, plan, self.kernel, self.width, alpha).fit(scores)
+        whole = regression(numbers, plan, self.kernel, self.width, alpha, absent)
+        if self.regulariser != "lasso":
+            return whole.fit(scores)
+        coalitions, _ = sampled(n * draws, *plan)
+        weights = _weights(coalitions, self.kernel, self.width)
+        chance = not _whole(n, alternatives, draws)
+        return fit_chosen(coalitions, weights, whole.without_more(scores), chance, self.features)
 
 
 # Players, alternatives, draws, and the seed.
@@ -164,12 +169,20 @@ def sampled(n: int, alternatives: int, draws: int, seed: int) -> tuple[Tensor, P
 
 
 @kept
-def regression(plan: Plan, kernel: Kernel, width: float | None, alpha: float) -> WeightedRegression:
-    """On the coalitions of a plan."""
+def regression(
+    plan: Plan, kernel: Kernel, width: float | None, alpha: float, absent: bytes | None
+) -> WeightedRegression:
+    """On the coalitions of a plan; `absent` holds the coordinates of the alternatives, if any."""
     n, alternatives, draws, _ = plan
     coalitions, _ = sampled(n * draws, *plan)
-    weights = _weights(coalitions, kernel, width)
-    return WeightedRegression(coalitions, weights, alpha, not _whole(n, alternatives, draws))
+    weights, which = _weights(coalitions, kernel, width), torch.arange(draws) % alternatives
+    more = None
+    for kind in departures(absent, n, draws // 6):
+        parts = [columns[which] for columns in kind]
+        more = torch.cat(
+            [~coalitions[:, i : i + 1] * columns for i, columns in enumerate(parts)], 1
+        )
+    return WeightedRegression(coalitions, weights, alpha, not _whole(n, alternatives, draws), more)
 
 
 def _weights(coalitions: Tensor, kernel: Kernel, width: float | None) -> Tensor:

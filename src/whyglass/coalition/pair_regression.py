@@ -112,23 +112,15 @@ def triples(sample: Sample) -> Columns:
     return Columns(columns, values.scatter_add_(1, some, torch.full_like(values[:, :3], 2 / 3)))
 
 
-def alternatives(sample: Sample, coordinates: Tensor, steps: int) -> Columns:
-    """What a player is where it is absent, (A, n), and whether it is above some of the quantiles.
+def alternatives(sample: Sample, departures: list[Tensor]) -> Columns:
+    """How each pair's alternative departs from their mean in a player (A, E), times its membership.
 
-    Each as its departure from the mean over the alternatives, times the player's membership: over all
-    pairs nothing of it remains, so it has no Shapley values.
+    Over all pairs nothing of it remains, so it has no Shapley values.
     """
-    members, parts = _centred(sample), list[Tensor]()
-    levels = torch.arange(1, steps + 1, dtype=torch.float64) / (steps + 1)
-    for player, column in enumerate(coordinates.T):
-        above = column[:, None] > column.quantile(levels).unique()
-        about = torch.cat([column[:, None], above.double()], 1)
-        about -= about.mean(0)
-        spread = about.std(0, correction=0)
-        own, sizes, _ = torch.linalg.svd(
-            about[:, spread > 0] / spread[spread > 0], full_matrices=False
-        )
-        own = own[:, sizes > 1e-6 * sizes.amax(0, keepdim=True)] if len(sizes) else own
-        parts.append(members[:, player : player + 1] * own[sample.which] * len(column) ** 0.5)
+    members = _centred(sample)
+    parts = [
+        members[:, player : player + 1] * columns[sample.which]
+        for player, columns in enumerate(departures)
+    ]
     columns = torch.cat(parts, 1)
     return Columns(columns, columns.new_zeros(columns.shape[1], members.shape[1]))

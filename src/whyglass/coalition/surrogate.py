@@ -20,30 +20,47 @@ class Fit:
 class WeightedRegression:
     """Least squares on coalitions (S, n) with weights (S,), an intercept free, ready for any scores.
 
-    `alpha` times the squared slopes is added to the weighted sum of squares. Errors are those of
-    coalitions `drawn` independently, or zero.
+    `more` columns (S, E) are fitted beside and taken out of the scores. `alpha` times the squared
+    slopes is added to the weighted sum of squares. Errors are those of coalitions `drawn`
+    independently, or zero.
     """
 
-    def __init__(self, members: Tensor, weights: Tensor, alpha: float, drawn: bool) -> None:
+    def __init__(
+        self,
+        members: Tensor,
+        weights: Tensor,
+        alpha: float,
+        drawn: bool,
+        more: Tensor | None = None,
+    ) -> None:
         self._share, self._root = weights / weights.sum(), weights.sqrt()[:, None]
-        self._design = design = self._weighed(members.double())
-        spread = inverse(design.T @ design + alpha * torch.eye(design.shape[1]).double())
-        self._pull = pull = design @ spread
+        self._n, design = members.shape[1], members.double()
+        self._more = design[:, :0] if more is None else more
+        self._design = design = self._weighed(torch.cat([design, self._more], 1))
+        matrix = design.T @ design
+        matrix.diagonal()[: self._n] += alpha
+        self._pull = pull = design @ inverse(matrix)
         # A residual is smaller than the error behind it by how much the fit leans on its draw.
         lean = ((pull * design).sum(1) + self._share).clamp_max(0.9)[:, None]
-        self._spread = (pull / (1 - lean)).square() if drawn else torch.zeros_like(pull)
+        own = pull[:, : self._n]
+        self._spread = (own / (1 - lean)).square() if drawn else torch.zeros_like(own)
 
     def _weighed(self, columns: Tensor) -> Tensor:
         return self._root * (columns - self._share @ columns)
+
+    def without_more(self, scores: Tensor) -> Tensor:
+        """(S, C): what `more` makes of scores taken out."""
+        return scores - self._more @ (self._pull.T @ self._weighed(scores))[self._n :]
 
     def fit(self, scores: Tensor) -> Fit:
         """Of C columns of scores (S, C)."""
         y = self._weighed(scores)
         slopes = self._pull.T @ y
-        square, total = (y - self._design @ slopes).square(), y.square().sum(0)
+        square = (y - self._design @ slopes).square()
+        total = (y - self._design[:, self._n :] @ slopes[self._n :]).square().sum(0)
         # A score that does not vary is explained by the intercept.
         explained = torch.where(total > 1e-24, 1 - square.sum(0) / total, 1.0)
-        return Fit(slopes.T, (square.T @ self._spread).sqrt(), explained)
+        return Fit(slopes[: self._n].T, (square.T @ self._spread).sqrt(), explained)
 
 
 def fit_chosen(members: Tensor, weights: Tensor, scores: Tensor, drawn: bool, features: int) -> Fit:
