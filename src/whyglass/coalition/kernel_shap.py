@@ -104,11 +104,17 @@ class KernelSHAP(PairedCoalitions):
             plan = (n, game.count, pairs, weights, self.seed)
             drawn, plays = sampled(n * pairs, *plan)
             responses = _halved(game, drawn, plays, active)
+            kinds = regressions(pairs * min(pairs, MOST_UNKNOWN), *plan, absent)
             if self.features is not None and self.features < n:
-                values[active], errors[active] = _few(game, drawn, responses, active, self.features)
+                change = game.change[active]
+                changes = _changes(game, drawn, active)
+                if len(kinds) > 1 and absent is not None:
+                    responses, changes = kinds[-1].without_more(responses), change[:, None]
+                values[active], errors[active] = _few(
+                    drawn, responses, change, changes, self.features
+                )
             else:
-                most = pairs * min(pairs, MOST_UNKNOWN)
-                off, errors[active] = _solved(regressions(most, *plan, absent), responses)
+                off, errors[active] = _solved(kinds, responses)
                 values[active] = (game.change[active] / n)[:, None] + off
             active = self.loose(values[active], errors[active], active)
             if not len(active):
@@ -166,10 +172,12 @@ def _changes(game: Game, drawn: Sample, active: Tensor) -> Tensor:
 
 
 def _few(
-    game: Game, drawn: Sample, responses: Tensor, active: Tensor, features: int
+    drawn: Sample, responses: Tensor, change: Tensor, changes: Tensor, features: int
 ) -> tuple[Tensor, Tensor]:
-    """(R, n, K) values and standard errors of the regression on the players that a lasso chooses."""
-    change, changes = game.change[active], _changes(game, drawn, active)
+    """(R, n, K) values and standard errors of the regression on the players that a lasso chooses.
+
+    `changes` (R, D, K) of score are those that the responses had even shares taken out of.
+    """
     response = responses + _even(drawn.members) * changes
     # What rounding leaves of nothing must not choose.
     response[response.abs() <= 1e-12 * change.abs()[:, None]] = 0
@@ -182,8 +190,10 @@ def _few(
     )
     values = torch.zeros_like(chosen, dtype=torch.float64)
     errors = torch.zeros_like(values)
-    kinds, kind = chosen.transpose(1, 2).reshape(-1, game.n).unique(dim=0, return_inverse=True)
-    kind = kind.reshape(len(active), -1)
+    kinds, kind = (
+        chosen.transpose(1, 2).reshape(-1, chosen.shape[1]).unique(dim=0, return_inverse=True)
+    )
+    kind = kind.reshape(len(change), -1)
     for number, some in enumerate(kinds):
         # Where no coalition differs from its complement, nobody is to be preferred.
         players = some if some.any() else torch.ones_like(some)

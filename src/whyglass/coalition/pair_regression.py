@@ -73,6 +73,11 @@ class PairRegression:
 
         return by_row(self._values.T @ fitted), by_row(variance.clamp_min(0).sqrt())
 
+    def without_more(self, responses: Tensor) -> Tensor:
+        """(R, D, K): what the further columns make of responses taken out."""
+        n = self._values.shape[1]
+        return responses - self._design[:, n:] @ (self._fit[n:] @ responses)
+
 
 def _of_much_fitted(sample: Sample, slopes: Tensor) -> Tensor:
     """(D, n) shares in the variance where the unknowns are nearly as many as the pairs.
