@@ -340,6 +340,15 @@ def test_baseline_equal_to_the_input_is_zeros_and_a_note() -> None:
     assert not any("nan" in check.text or math.isnan(check.measured) for check in found.checks)
 
 
+def test_the_same_row_scores_the_same_in_any_batch() -> None:
+    """Kernels round otherwise for other numbers of rows; a row at its baseline has no change."""
+    x = torch.rand(3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for method in (RULE, IntegratedGradients()):
+        found = method(lambda g: g.square().sum(1) * (1 + 2e-15 * len(g)), x, baseline=x.clone())
+        assert found.verdict == "pass"
+        assert torch.equal(found.score, found.baseline_score)
+
+
 def test_a_layer_whose_output_is_made_of_the_mean_of_a_background() -> None:
     """Mean of layer activations is a tensor of the layer's shape."""
     model = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 2)).double()

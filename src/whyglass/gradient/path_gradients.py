@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
+from torch import Tensor
 
 from whyglass.baseline import Baseline, both_ends
 from whyglass.checks import Check, completeness, worst_target
@@ -15,7 +16,7 @@ from whyglass.gradient.path_integral import Curve, Path, integrate, straight
 from whyglass.gradient.quadrature import Rule, check
 from whyglass.gradient.sampling import relative_error
 from whyglass.gradient.smoothing import gradient_type
-from whyglass.inputs import Leaves
+from whyglass.inputs import Leaves, per_row
 from whyglass.method import Attribution, Axiom, Method, positive, positive_integer
 from whyglass.paper import Paper
 from whyglass.scorer import Scorer
@@ -60,16 +61,22 @@ class PathMethod(Method):
         starts = path.starts
         checks: list[Check] = []
         errors: Leaves | None = None
+        same = _at_baseline(starts, scorer.points)
+        count = int(same.sum())
+        # In another batch the same input may score some roundings more or less.
+        same = per_row(same.to(here.scores.device), here.scores)
         if self.rule == "adaptive":
             found = refine(scorer, path, here, self.steps, self.tol)
-            values, errors, start_scores = found.values, found.std_error, found.start_scores
+            values, errors = found.values, found.std_error
+            start_scores = torch.where(same, here.scores, found.start_scores)
             change = (here.scores - start_scores).cpu().double().abs()
-            raw = worst_target((found.gap.abs() / change).nan_to_num(0.0))
+            raw = worst_target(torch.where(change > 0, found.gap.abs() / change, 0.0))
             checks.append(completeness(values, here.scores, start_scores, self.tol))
             checks.append(_map_error(values, errors, scorer.many, max(raw)))
         else:
             every = torch.arange(scorer.rows)
             start_scores = scorer.scores(lambda piece: tuple(s[piece] for s in starts), every)
+            start_scores = torch.where(same, here.scores, start_scores)
             values = integrate(scorer, path, self.rule, self.steps)
             checks.append(completeness(values, here.scores, start_scores, self.tol))
         kinds = [gradient_type(point) for point in scorer.points]
@@ -82,7 +89,7 @@ class PathMethod(Method):
             if errors is None
             else tuple(error.to(kind) for error, kind in zip(errors, kinds, strict=True)),
             checks,
-            _at_baseline(starts, scorer.points),
+            [f"{count} rows equal their baseline: their values are zero"] if count else [],
         )
 
 
@@ -145,9 +152,7 @@ def _map_error(values: Leaves, errors: Leaves, many: bool, raw: float) -> Check:
     )
 
 
-def _at_baseline(starts: Leaves, points: Leaves) -> list[str]:
-    same = torch.stack(
-        [(s == p).flatten(1).all(1).cpu() for s, p in zip(starts, points, strict=True)]
-    )
-    count = int(same.all(0).sum())
-    return [f"{count} rows equal their baseline: their values are zero"] if count else []
+def _at_baseline(starts: Leaves, points: Leaves) -> Tensor:
+    """(B,) whether a row equals its baseline."""
+    parts = [(s == p).flatten(1).all(1).cpu() for s, p in zip(starts, points, strict=True)]
+    return torch.stack(parts).all(0)
