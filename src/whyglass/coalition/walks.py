@@ -84,7 +84,7 @@ def walk(method: SampledCoalitions, game: Game, walks: Walks) -> Estimate:
     active = torch.arange(game.rows)
     gains = torch.zeros(game.rows, count, n, game.full.shape[1], dtype=torch.float64)
     values, errors = (torch.zeros_like(gains[:, 0]) for _ in range(2))
-    spots = coordinates(game.masker)
+    spots = coordinates(game.masker) if count <= game.count else None
     for start in range(0, count, walks.size):
         stop = min(start + walks.size, count)
         plays, joins = walks.plays(start)
