@@ -18,7 +18,7 @@ from tests.coalition.test_permutation_shapley import knotted, rows
 from tests.zoo.networks import ZOO
 from whyglass import Background, BadInput, ExactShapley, KernelSHAP, Several
 from whyglass.coalition.departures import as_key, departures
-from whyglass.coalition.pair_regression import PairRegression, alternatives, triples
+from whyglass.coalition.pair_regression import PairRegression, from_rows, triples
 from whyglass.coalition.pairs import Sample, allocate, draw, sampled, strata
 
 
@@ -156,7 +156,7 @@ def test_columns_of_the_background_leave_the_values_those_of_the_game(kind: int)
     x, data = rows(1, 0), rows(6, 1)
     whole, _ = sampled(0, 5, 6, 10**6, (1.0, 1.0), 0)
     away = departures(as_key(data), 5, 100)[kind]
-    columns = alternatives(whole, away)
+    columns = from_rows(whole, away)
     z = whole.members.double()
     z = z - z.mean(1, keepdim=True)
     assert (z.T @ (whole.share * columns.columns)).abs().max() < 1e-12
@@ -169,7 +169,7 @@ def test_columns_of_the_background_leave_the_values_those_of_the_game(kind: int)
         change = knotted(x) - knotted(data)[drawn.which]
         uneven = (2 * drawn.members.double().mean(1) - 1) * change
         response = ((points[0] - points[1] - uneven) / 2)[:, None]
-        more = alternatives(drawn, away)
+        more = from_rows(drawn, away)
         found, _ = PairRegression(drawn, more).solve(response[None])
         z = drawn.members.double()
         z = z - z.mean(1, keepdim=True)

@@ -31,6 +31,11 @@ def departures(key: bytes | None, n: int, most: int) -> list[list[Tensor]]:
     return [kind for kind in found if sum(columns.shape[1] for columns in kind) <= most]
 
 
+def times(presence: Tensor, kind: list[Tensor], which: Tensor) -> Tensor:
+    """(S, E): the columns of each play's alternative (S,), times (S, n) how far a player counts."""
+    return torch.cat([presence[:, i : i + 1] * columns[which] for i, columns in enumerate(kind)], 1)
+
+
 def _columns(spot: Tensor, steps: int) -> Tensor:
     levels = torch.arange(1, steps + 1, dtype=torch.float64) / (steps + 1)
     above = spot[:, None] > spot.quantile(levels).unique()

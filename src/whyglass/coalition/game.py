@@ -98,6 +98,8 @@ class Game:
         return np.where(self._keys[at] == keys, at, -1)
 
     def _remember(self, keys: NDArray[Any], scores: Tensor, rows: Tensor) -> None:
+        if not len(keys):
+            return
         filled = scores
         if len(rows) < self.rows:
             filled = scores.new_full((self.rows, *scores.shape[1:]), torch.nan)

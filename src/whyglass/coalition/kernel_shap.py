@@ -13,7 +13,7 @@ from whyglass.coalition.coalition_method import Estimate
 from whyglass.coalition.departures import as_key, departures
 from whyglass.coalition.game import Game
 from whyglass.coalition.maskers import coordinates
-from whyglass.coalition.pair_regression import PairRegression, alternatives, triples
+from whyglass.coalition.pair_regression import PairRegression, from_rows, triples
 from whyglass.coalition.paired_coalitions import PairedCoalitions
 from whyglass.coalition.pairs import Sample, sampled, strata
 from whyglass.coalition.plays import Plays, kept
@@ -104,17 +104,18 @@ class KernelSHAP(PairedCoalitions):
             plan = (n, game.count, pairs, weights, self.seed)
             drawn, plays = sampled(n * pairs, *plan)
             responses = _halved(game, drawn, plays, active)
-            kinds = regressions(pairs * min(pairs, MOST_UNKNOWN), *plan, absent)
+            most = pairs * min(pairs, MOST_UNKNOWN)
             if self.features is not None and self.features < n:
                 change = game.change[active]
                 changes = _changes(game, drawn, active)
-                if len(kinds) > 1 and absent is not None:
+                kinds = regressions(most, *plan, absent) if absent else []
+                if len(kinds) > 1:
                     responses, changes = kinds[-1].without_more(responses), change[:, None]
                 values[active], errors[active] = _few(
                     drawn, responses, change, changes, self.features
                 )
             else:
-                off, errors[active] = _solved(kinds, responses)
+                off, errors[active] = _solved(regressions(most, *plan, absent), responses)
                 values[active] = (game.change[active] / n)[:, None] + off
             active = self.loose(values[active], errors[active], active)
             if not len(active):
@@ -142,7 +143,7 @@ def regressions(
     if count == 1 and n - 1 + math.comb(n, 3) <= most:
         found.append(PairRegression(drawn, triples(drawn)))
     kinds = departures(absent, n, most - n)
-    return found + [PairRegression(drawn, alternatives(drawn, kind)) for kind in kinds]
+    return found + [PairRegression(drawn, from_rows(drawn, kind)) for kind in kinds]
 
 
 def _solved(regressions: list[PairRegression], responses: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from whyglass.checks import Check, worst_target
 from whyglass.coalition.coalition_method import Estimate, SampledCoalitions
-from whyglass.coalition.departures import as_key, departures
+from whyglass.coalition.departures import as_key, departures, times
 from whyglass.coalition.game import Game, members
 from whyglass.coalition.maskers import Masker, coordinates
 from whyglass.coalition.players import Team
@@ -140,13 +140,15 @@ class LIME(SampledCoalitions):
         alpha = self.alpha if self.regulariser == "ridge" else 0.0
         # What a callable returns may change.
         numbers = math.inf if callable(self.kernel) else n * draws
-        whole = regression(numbers, plan, self.kernel, self.width, alpha, absent)
+        settings = (self.kernel, self.width, alpha, absent)
         if self.regulariser != "lasso":
-            return whole.fit(scores)
+            return regression(numbers, plan, *settings).fit(scores)
+        if absent:
+            scores = regression(numbers, plan, *settings).without_more(scores)
         coalitions, _ = sampled(n * draws, *plan)
         weights = _weights(coalitions, self.kernel, self.width)
         chance = not _whole(n, alternatives, draws)
-        return fit_chosen(coalitions, weights, whole.without_more(scores), chance, self.features)
+        return fit_chosen(coalitions, weights, scores, chance, self.features)
 
 
 # Players, alternatives, draws, and the seed.
@@ -176,12 +178,8 @@ def regression(
     n, alternatives, draws, _ = plan
     coalitions, _ = sampled(n * draws, *plan)
     weights, which = _weights(coalitions, kernel, width), torch.arange(draws) % alternatives
-    more = None
-    for kind in departures(absent, n, draws // 6):
-        parts = [columns[which] for columns in kind]
-        more = torch.cat(
-            [~coalitions[:, i : i + 1] * columns for i, columns in enumerate(parts)], 1
-        )
+    kinds = departures(absent, n, draws // 6)
+    more = times(~coalitions, kinds[-1], which) if kinds else None
     return WeightedRegression(coalitions, weights, alpha, not _whole(n, alternatives, draws), more)
 
 

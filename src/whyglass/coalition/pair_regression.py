@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from whyglass.coalition.departures import times
 from whyglass.coalition.pairs import Sample
 from whyglass.coalition.surrogate import inverse
 
@@ -117,15 +118,10 @@ def triples(sample: Sample) -> Columns:
     return Columns(columns, values.scatter_add_(1, some, torch.full_like(values[:, :3], 2 / 3)))
 
 
-def alternatives(sample: Sample, departures: list[Tensor]) -> Columns:
+def from_rows(sample: Sample, kind: list[Tensor]) -> Columns:
     """How each pair's alternative departs from their mean in a player (A, E), times its membership.
 
     Over all pairs nothing of it remains, so it has no Shapley values.
     """
-    members = _centred(sample)
-    parts = [
-        members[:, player : player + 1] * columns[sample.which]
-        for player, columns in enumerate(departures)
-    ]
-    columns = torch.cat(parts, 1)
-    return Columns(columns, columns.new_zeros(columns.shape[1], members.shape[1]))
+    columns = times(_centred(sample), kind, sample.which)
+    return Columns(columns, columns.new_zeros(columns.shape[1], sample.members.shape[1]))

@@ -72,12 +72,12 @@ class RegressionAdjustedShapley(PairedCoalitions):
         values = (game.change / n)[:, None].repeat(1, n, 1)
         errors = torch.zeros_like(values)
         active = torch.arange(game.rows)
-        weights = (1.0,) * (game.n // 2)
+        weights, (here, absent) = (1.0,) * (game.n // 2), _spots(game)
         for pairs in self.stages(game.n, game.masker):
             drawn, plays = sampled(game.n * pairs, game.n, game.count, pairs, weights, self.seed)
             scores = game.play(plays, active)
             for place, row in enumerate(active.tolist()):
-                spots = _spots(game, row)
+                spots = torch.cat([here[row : row + 1], absent])
                 for k in range(scores.shape[2]):
                     ends = torch.cat([game.full[row, k : k + 1], game.empties[row, :, k]])
                     values[row, :, k], errors[row, :, k] = adjusted(
@@ -89,13 +89,12 @@ class RegressionAdjustedShapley(PairedCoalitions):
         return Estimate(values, errors, (self.precision(values, errors),))
 
 
-def _spots(game: Game, row: int) -> Tensor:
-    """(1 + A, n) coordinates of the players: present, and absent by alternative."""
+def _spots(game: Game) -> tuple[Tensor, Tensor]:
+    """Coordinates of the players: present (B, n), and absent by alternative (A, n)."""
     absent = coordinates(game.masker)
-    if absent is None:
-        return torch.cat([torch.ones(1, game.n), torch.zeros(game.count, game.n)]).double()
-    here = tuple(point[row : row + 1] for point in game.scorer.points)
-    return torch.cat([game.team.means(here), absent])
+    if absent is not None:
+        return game.team.means(game.scorer.points), absent
+    return torch.ones(game.rows, game.n).double(), torch.zeros(game.count, game.n).double()
 
 
 def adjusted(sample: Sample, scores: Tensor, ends: Tensor, spots: Tensor) -> tuple[Tensor, Tensor]:
