@@ -31,11 +31,11 @@ from tqdm import tqdm
 from benchmarks.models import BLACK, lite0, photos
 from benchmarks.timing import machine
 from whyglass import IntegratedGradients
+from whyglass.core.scorer import Scorer
 from whyglass.gradient.adaptive import refine
 from whyglass.gradient.path_integral import Path as Curve
 from whyglass.gradient.path_integral import straight
 from whyglass.gradient.quadrature import FIXED
-from whyglass.scorer import Scorer
 
 BATCH = 4
 

@@ -24,7 +24,7 @@ import whyglass
 from benchmarks.models import CASES, Case
 from benchmarks.timing import CLOCKS, HEADING, Call, alternate, machine
 from tests.peers import peer, zennit_composite, zennit_relevance
-from whyglass.method import Method
+from whyglass.core.method import Method
 
 
 def plain(case: Case, baseline: Tensor | None) -> None:

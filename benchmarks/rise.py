@@ -21,7 +21,7 @@ from torch import Tensor
 import whyglass
 from benchmarks.models import BLACK, lite0, photo, photo_case
 from benchmarks.timing import HEADING, alternate, machine
-from whyglass.coalition.grid_masks import GridMasks
+from whyglass.coalition.local.grid_masks import GridMasks
 
 BATCH = 4
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from tests.zoo.squeezenet import squeezenet1_0
 from whyglass import CAM, Explanation, GradCAM, IntegratedGradients, Legend
 from whyglass.data.image import Preprocess, class_names, read
-from whyglass.loading import Loaded, load
+from whyglass.data.loading import Loaded, load
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 PHOTOS = DATA / "imagenet_sample"

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 import whyglass
-from whyglass.propagation.coalitions import Players, antithetic
-from whyglass.scorer import Scorer
+from whyglass.core.scorer import Scorer
+from whyglass.propagation.moments.random_coalitions import Players, antithetic
 
 COLUMNS = [1, 2, *range(6, 22)]
 TARGET, TEST = 5, 880

@@ -1,6 +1,31 @@
 """whyglass: where a neural network's decision comes from, and how far to believe the answer."""
 
-from whyglass.baseline import (
+from whyglass.cam.cam import CAM
+from whyglass.cam.counterfactual_grad_cam import CounterfactualGradCAM
+from whyglass.cam.eigen_cam import EigenCAM
+from whyglass.cam.grad_cam import GradCAM
+from whyglass.cam.grad_cam_plus_plus import GradCAMPlusPlus
+from whyglass.cam.layer_cam import LayerCAM
+from whyglass.cam.score_cam import ScoreCAM
+from whyglass.catalogue import METHODS
+from whyglass.coalition.local.feature_permutation import FeaturePermutation
+from whyglass.coalition.local.lime import LIME
+from whyglass.coalition.local.occlusion import Occlusion
+from whyglass.coalition.local.rise import RISE
+from whyglass.coalition.shapley.exact_shapley import ExactShapley
+from whyglass.coalition.shapley.interactions import Interactions, interactions
+from whyglass.coalition.shapley.kernel_shap import KernelSHAP
+from whyglass.coalition.shapley.linear_shap import LinearSHAP
+from whyglass.coalition.shapley.low_order_shap import LowOrderSHAP
+from whyglass.coalition.shapley.max_shap import MaxSHAP
+from whyglass.coalition.shapley.owen import Owen
+from whyglass.coalition.shapley.permutation_shapley import PermutationShapley
+from whyglass.coalition.shapley.qii import QII, Disparity, group_disparity
+from whyglass.coalition.shapley.regression_adjusted_shapley import RegressionAdjustedShapley
+from whyglass.coalition.shapley.retrained import Retrained
+from whyglass.coalition.shapley.shapley_regression import ShapleyRegression, r_squared_shares
+from whyglass.combined.guided_grad_cam import GuidedGradCAM
+from whyglass.core.baseline import (
     Background,
     Blur,
     Conditional,
@@ -11,35 +36,14 @@ from whyglass.baseline import (
     Nearest,
     PerChannel,
 )
-from whyglass.blackbox import NumpyModel
-from whyglass.cam.cam import CAM
-from whyglass.cam.counterfactual_grad_cam import CounterfactualGradCAM
-from whyglass.cam.eigen_cam import EigenCAM
-from whyglass.cam.grad_cam import GradCAM
-from whyglass.cam.grad_cam_plus_plus import GradCAMPlusPlus
-from whyglass.cam.layer_cam import LayerCAM
-from whyglass.cam.score_cam import ScoreCAM
-from whyglass.catalogue import METHODS
-from whyglass.checks import Check
-from whyglass.coalition.exact_shapley import ExactShapley
-from whyglass.coalition.feature_permutation import FeaturePermutation
-from whyglass.coalition.interactions import Interactions, interactions
-from whyglass.coalition.kernel_shap import KernelSHAP
-from whyglass.coalition.lime import LIME
-from whyglass.coalition.linear_shap import LinearSHAP
-from whyglass.coalition.low_order_shap import LowOrderSHAP
-from whyglass.coalition.max_shap import MaxSHAP
-from whyglass.coalition.occlusion import Occlusion
-from whyglass.coalition.owen import Owen
-from whyglass.coalition.permutation_shapley import PermutationShapley
-from whyglass.coalition.qii import QII, Disparity, group_disparity
-from whyglass.coalition.regression_adjusted_shapley import RegressionAdjustedShapley
-from whyglass.coalition.rise import RISE
-from whyglass.coalition.shapley_regression import ShapleyRegression, r_squared_shares
-from whyglass.combined.guided_grad_cam import GuidedGradCAM
-from whyglass.errors import BadInput, MissingExtra, Unsupported, WhyglassError
+from whyglass.core.checks import Check
+from whyglass.core.errors import BadInput, MissingExtra, Unsupported, WhyglassError
+from whyglass.core.explanation import Explanation, Legend
+from whyglass.core.guards import Layer
+from whyglass.core.method import Method
+from whyglass.core.numpy_model import NumpyModel
+from whyglass.core.target import Contrast, LogOdds, Probability, Several
 from whyglass.explain import explain
-from whyglass.explanation import Explanation, Legend
 from whyglass.gradient.expected_gradients import ExpectedGradients
 from whyglass.gradient.gradient_x_input import GradientXInput
 from whyglass.gradient.integrated_gradients import IntegratedGradients
@@ -49,26 +53,24 @@ from whyglass.gradient.saliency import Saliency
 from whyglass.gradient.smoothgrad import SmoothGrad
 from whyglass.gradient.smoothgrad_squared import SmoothGradSquared
 from whyglass.gradient.vargrad import VarGrad
-from whyglass.guards import Layer
-from whyglass.method import Method
-from whyglass.propagation.attention_rollout import AttentionRollout
-from whyglass.propagation.attn_lrp import AttnLRP
-from whyglass.propagation.chefer import Chefer
-from whyglass.propagation.composites import Composite, When
-from whyglass.propagation.cp_lrp import CPLRP
-from whyglass.propagation.dasp import DASP
-from whyglass.propagation.deconvolution import Deconvolution
-from whyglass.propagation.deep_shap import DeepSHAP
-from whyglass.propagation.deeplift import DeepLIFT
-from whyglass.propagation.guided_backprop import GuidedBackprop
-from whyglass.propagation.layers import (
+from whyglass.propagation.attention.attention_rollout import AttentionRollout
+from whyglass.propagation.attention.chefer import Chefer
+from whyglass.propagation.deeplift.deep_shap import DeepSHAP
+from whyglass.propagation.deeplift.deeplift import DeepLIFT
+from whyglass.propagation.deeplift.weight_of_evidence import WeightOfEvidence
+from whyglass.propagation.gating.deconvolution import Deconvolution
+from whyglass.propagation.gating.guided_backprop import GuidedBackprop
+from whyglass.propagation.lrp.attn_lrp import AttnLRP
+from whyglass.propagation.lrp.composites import Composite, When
+from whyglass.propagation.lrp.cp_lrp import CPLRP
+from whyglass.propagation.lrp.layer_relevance import (
     Contributions,
     LayerRelevance,
     contributions,
     relevance_by_layer,
 )
-from whyglass.propagation.lrp import LRP
-from whyglass.propagation.lrp_rules import (
+from whyglass.propagation.lrp.lrp import LRP
+from whyglass.propagation.lrp.rules import (
     AlphaBeta,
     Epsilon,
     Flat,
@@ -79,9 +81,7 @@ from whyglass.propagation.lrp_rules import (
     Zero,
     ZPlus,
 )
-from whyglass.propagation.weight_of_evidence import WeightOfEvidence
-from whyglass.retrained import Retrained
-from whyglass.target import Contrast, LogOdds, Probability, Several
+from whyglass.propagation.moments.dasp import DASP
 
 __version__ = "0.1.0"
 

@@ -7,14 +7,14 @@ from typing import Any
 
 from torch import nn
 
-from whyglass.baseline import Baseline
 from whyglass.catalogue import make
-from whyglass.errors import BadInput
-from whyglass.explanation import Explanation, Legend
-from whyglass.guards import Selector
-from whyglass.inputs import Inputs
-from whyglass.method import Method
-from whyglass.target import Target
+from whyglass.core.baseline import Baseline
+from whyglass.core.errors import BadInput
+from whyglass.core.explanation import Explanation, Legend
+from whyglass.core.guards import Selector
+from whyglass.core.inputs import Inputs
+from whyglass.core.method import Method
+from whyglass.core.target import Target
 
 
 def explain(

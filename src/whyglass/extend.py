@@ -8,24 +8,24 @@ the values of coalitions. docs/how-to/add-a-rule.md builds a rule of LRP from `R
 of the engine from `Call`, `Table` and `Propagation`.
 """
 
-from whyglass.baseline import Baseline, background, resolve
 from whyglass.cam.activation_map import ActivationMap, channel_weights
-from whyglass.checks import Check, completeness, completeness_gap, not_flat, worst_target
 from whyglass.coalition.coalition_method import CoalitionMethod, Estimate, SampledCoalitions
-from whyglass.coalition.game import Game
-from whyglass.errors import BadInput, MissingExtra, Unsupported
+from whyglass.coalition.game.game import Game
+from whyglass.core.baseline import Baseline, background, resolve
+from whyglass.core.checks import Check, completeness, completeness_gap, not_flat, worst_target
+from whyglass.core.errors import BadInput, MissingExtra, Unsupported
+from whyglass.core.inputs import Leaves, Structure, explained, flat_sum, per_row, times
+from whyglass.core.method import Attribution, Axiom, Method, Need, positive, positive_integer
+from whyglass.core.paper import Paper
+from whyglass.core.scorer import Evaluated, Points, Scorer
 from whyglass.gradient.path_gradients import PathMethod
 from whyglass.gradient.path_integral import Curve
 from whyglass.gradient.sampling import Moments
 from whyglass.gradient.smoothing import Smoothing
-from whyglass.inputs import Leaves, Structure, explained, flat_sum, per_row, times
-from whyglass.method import Attribution, Axiom, Method, Need, positive, positive_integer
-from whyglass.paper import Paper
-from whyglass.propagation.calls import Call, Table
-from whyglass.propagation.engine import Propagation
-from whyglass.propagation.lrp_rules import Flow, Rule
-from whyglass.propagation.relevance_method import RelevanceMethod
-from whyglass.scorer import Evaluated, Points, Scorer
+from whyglass.propagation.engine.calls import Call, Table
+from whyglass.propagation.engine.interception import Propagation
+from whyglass.propagation.lrp.relevance_method import RelevanceMethod
+from whyglass.propagation.lrp.rules import Flow, Rule
 
 __all__ = [
     "ActivationMap",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from whyglass.checks import completeness
+from whyglass.core.checks import completeness
 
 ULP = 2.0**-23
 

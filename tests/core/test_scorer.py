@@ -25,7 +25,7 @@ from whyglass import (
     SmoothGrad,
     VarGrad,
 )
-from whyglass.scorer import Scorer
+from whyglass.core.scorer import Scorer
 
 
 def _mlp() -> tuple[nn.Module, Tensor]:

@@ -27,8 +27,8 @@ from whyglass import (
     ZBox,
     ZPlus,
 )
-from whyglass.method import Method
-from whyglass.propagation.relevance import Bias
+from whyglass.core.method import Method
+from whyglass.propagation.lrp.relevance import Bias
 
 F64 = torch.float64
 pytestmark = pytest.mark.filterwarnings("ignore")  # these are other people's

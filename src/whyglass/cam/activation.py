@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from whyglass.errors import BadInput, Unsupported
-from whyglass.inputs import Leaves
-from whyglass.submodule import Begin
+from whyglass.core.errors import BadInput, Unsupported
+from whyglass.core.inputs import Leaves
+from whyglass.core.submodule import Begin
 
 RESHAPING = frozenset(
     "view reshape flatten unflatten permute transpose swapaxes movedim squeeze unsqueeze contiguous "

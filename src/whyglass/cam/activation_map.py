@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from whyglass.baseline import Baseline
 from whyglass.cam.activation import LastActivation, reached
-from whyglass.checks import Check, not_flat
-from whyglass.errors import BadInput
-from whyglass.inputs import Structure
-from whyglass.method import Attribution, Method, Need
-from whyglass.scorer import Scorer
-from whyglass.tokens import to_grid
+from whyglass.core.baseline import Baseline
+from whyglass.core.checks import Check, not_flat
+from whyglass.core.errors import BadInput
+from whyglass.core.inputs import Structure
+from whyglass.core.method import Attribution, Method, Need
+from whyglass.core.patch_grid import to_grid
+from whyglass.core.scorer import Scorer
 
 NOTHING = "no region of this layer passes the map's threshold for the target"
 UPSAMPLING = {1: "linear", 2: "bilinear", 3: "trilinear"}

@@ -5,15 +5,15 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from whyglass.baseline import Baseline
 from whyglass.cam.activation import LastActivation
 from whyglass.cam.activation_map import ActivationMap, channel_weights
-from whyglass.checks import Check
-from whyglass.errors import BadInput, Unsupported
-from whyglass.method import Attribution
-from whyglass.paper import Paper
-from whyglass.scorer import Scorer
-from whyglass.target import LogOdds, Probability
+from whyglass.core.baseline import Baseline
+from whyglass.core.checks import Check
+from whyglass.core.errors import BadInput, Unsupported
+from whyglass.core.method import Attribution
+from whyglass.core.paper import Paper
+from whyglass.core.scorer import Scorer
+from whyglass.core.target import LogOdds, Probability
 
 TOLERANCE = 1e-4
 

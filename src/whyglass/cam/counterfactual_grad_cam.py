@@ -7,7 +7,7 @@ from torch import Tensor
 
 from whyglass.cam.activation_map import ActivationMap, channel_weights
 from whyglass.cam.grad_cam import PAPER
-from whyglass.paper import Paper
+from whyglass.core.paper import Paper
 
 
 @dataclass(frozen=True, kw_only=True)

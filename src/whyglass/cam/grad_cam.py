@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from whyglass.cam.activation_map import ActivationMap, channel_weights
-from whyglass.paper import Paper
+from whyglass.core.paper import Paper
 
 PAPER = Paper(
     "Ramprasaath R. Selvaraju, Michael Cogswell, Abhishek Das, Ramakrishna Vedantam, "

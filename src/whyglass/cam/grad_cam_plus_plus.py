@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from whyglass.cam.activation_map import ActivationMap
-from whyglass.paper import Paper
+from whyglass.core.paper import Paper
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from whyglass.baseline import Baseline, resolve
 from whyglass.cam.activation_map import UPSAMPLING, ActivationMap
-from whyglass.inputs import per_row
-from whyglass.paper import Paper
-from whyglass.scorer import Scorer
+from whyglass.core.baseline import Baseline, resolve
+from whyglass.core.inputs import per_row
+from whyglass.core.paper import Paper
+from whyglass.core.scorer import Scorer
 
 
 @dataclass(frozen=True, kw_only=True)

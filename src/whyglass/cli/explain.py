@@ -12,10 +12,10 @@ from tqdm import tqdm
 
 from whyglass import __version__
 from whyglass.cli.job import DEFAULT_METHODS, Job, make_job, photographs
+from whyglass.core.errors import WhyglassError
+from whyglass.core.explanation import Explanation
 from whyglass.data.image import INTERPOLATION, read
-from whyglass.errors import WhyglassError
-from whyglass.explanation import Explanation
-from whyglass.loading import BUILT_IN
+from whyglass.data.loading import BUILT_IN
 from whyglass.views.report import Case, Report
 
 SCHEMA = 1

@@ -13,15 +13,15 @@ import click
 import torch
 from torch import Tensor
 
-from whyglass import guards
-from whyglass.baseline import Background, Baseline
 from whyglass.catalogue import find, make
+from whyglass.core import guards
+from whyglass.core.baseline import Background, Baseline
+from whyglass.core.errors import BadInput, MissingExtra
+from whyglass.core.explanation import Explanation, Legend
+from whyglass.core.method import Method
+from whyglass.core.target import Contrast, LogOdds, Probability, Single
 from whyglass.data.image import Superpixels, class_names, read, stack
-from whyglass.errors import BadInput, MissingExtra
-from whyglass.explanation import Explanation, Legend
-from whyglass.loading import Loaded, load
-from whyglass.method import Method
-from whyglass.target import Contrast, LogOdds, Probability, Single
+from whyglass.data.loading import Loaded, load
 from whyglass.views.report import Prediction
 
 DEFAULT_METHODS = (

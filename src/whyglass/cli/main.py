@@ -9,7 +9,7 @@ import click
 
 from whyglass.cli.explain import explain
 from whyglass.cli.methods import methods
-from whyglass.errors import WhyglassError
+from whyglass.core.errors import WhyglassError
 
 OK, INTERNAL, USAGE, BAD_INPUT, CHECK_FAILED, PARTLY, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 

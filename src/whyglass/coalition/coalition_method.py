@@ -9,12 +9,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from whyglass.baseline import Baseline
-from whyglass.checks import Check, completeness, precision, relative_error, worst_target
-from whyglass.coalition.game import Game
-from whyglass.coalition.maskers import Masker, masker
-from whyglass.coalition.players import Players, Team, gather, narrow
-from whyglass.method import (
+from whyglass.coalition.game.game import Game
+from whyglass.coalition.game.maskers import Masker, masker
+from whyglass.coalition.game.players import Players, Team, gather, narrow
+from whyglass.core.baseline import Baseline
+from whyglass.core.checks import Check, completeness, precision, relative_error, worst_target
+from whyglass.core.method import (
     Attribution,
     Axiom,
     BaselineIs,
@@ -24,7 +24,7 @@ from whyglass.method import (
     positive,
     positive_integer,
 )
-from whyglass.scorer import Scorer
+from whyglass.core.scorer import Scorer
 
 TOLERANCE = 1e-4
 SHAPLEY_AXIOMS: tuple[Axiom, ...] = (
@@ -53,7 +53,7 @@ class CoalitionMethod(Method):
     """Abstract. A player's value is in `player_values`; `values` spreads it over its features.
 
     Args:
-        players: which features stand or fall together; see `whyglass.coalition.players`.
+        players: which features stand or fall together; see `whyglass.coalition.game.players`.
     """
 
     players: Players = None

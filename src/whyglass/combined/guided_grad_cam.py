@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from whyglass.baseline import Baseline
 from whyglass.cam.grad_cam import PAPER, GradCAM
-from whyglass.checks import not_flat
-from whyglass.method import Attribution, Method, Need
-from whyglass.paper import Paper
-from whyglass.propagation.guided_backprop import GuidedBackprop
-from whyglass.scorer import Scorer
+from whyglass.core.baseline import Baseline
+from whyglass.core.checks import not_flat
+from whyglass.core.method import Attribution, Method, Need
+from whyglass.core.paper import Paper
+from whyglass.core.scorer import Scorer
+from whyglass.propagation.gating.guided_backprop import GuidedBackprop
 
 
 @dataclass(frozen=True, kw_only=True)

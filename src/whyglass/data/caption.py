@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from whyglass.errors import BadInput
-from whyglass.explanation import Legend
-from whyglass.target import Several
+from whyglass.core.errors import BadInput
+from whyglass.core.explanation import Legend
+from whyglass.core.target import Several
 
 
 class Caption(nn.Module):

@@ -11,8 +11,8 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from whyglass.baseline import Baseline, Blur, Inpaint, PerChannel
-from whyglass.errors import BadInput, MissingExtra
+from whyglass.core.baseline import Baseline, Blur, Inpaint, PerChannel
+from whyglass.core.errors import BadInput, MissingExtra
 
 INTERPOLATION = {
     "bilinear": Image.Resampling.BILINEAR,

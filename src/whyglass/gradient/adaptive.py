@@ -24,9 +24,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from whyglass.core.inputs import Leaves, flat_sum, per_row, times
+from whyglass.core.scorer import Evaluated, Scorer
 from whyglass.gradient.path_integral import Path
-from whyglass.inputs import Leaves, flat_sum, per_row, times
-from whyglass.scorer import Evaluated, Scorer
 
 FIRST = 9
 PER_ROUND = 8

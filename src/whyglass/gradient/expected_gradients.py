@@ -8,15 +8,15 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from whyglass.baseline import Baseline, background
-from whyglass.checks import Check, precision, worst_target
-from whyglass.errors import BadInput
+from whyglass.core.baseline import Baseline, background
+from whyglass.core.checks import Check, precision, worst_target
+from whyglass.core.errors import BadInput
+from whyglass.core.inputs import Leaves, explained
+from whyglass.core.method import Attribution, Axiom, Method, integer, positive, positive_integer
+from whyglass.core.paper import Paper
+from whyglass.core.scorer import Scorer
 from whyglass.gradient.sampling import Draw, Drawn, Moments, average
 from whyglass.gradient.smoothing import gradient_type
-from whyglass.inputs import Leaves, explained
-from whyglass.method import Attribution, Axiom, Method, integer, positive, positive_integer
-from whyglass.paper import Paper
-from whyglass.scorer import Scorer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from whyglass.core.paper import Paper
 from whyglass.gradient.path_gradients import PathMethod
 from whyglass.gradient.path_integral import Curve, straight
 from whyglass.gradient.quadrature import Rule
-from whyglass.paper import Paper
 
 
 @dataclass(frozen=True, kw_only=True)

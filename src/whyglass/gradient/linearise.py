@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
-from whyglass.errors import BadInput
-from whyglass.guards import Selector
-from whyglass.inputs import flat_sum
-from whyglass.scorer import Scorer
-from whyglass.target import Several, Target
+from whyglass.core.errors import BadInput
+from whyglass.core.guards import Selector
+from whyglass.core.inputs import flat_sum
+from whyglass.core.scorer import Scorer
+from whyglass.core.target import Several, Target
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -96,7 +96,7 @@ def linearise(
     Args:
         model: as in `whyglass.Method.__call__`.
         inputs: the points p*, one tensor (B, ...).
-        target: one scalar of the output, such as `Probability(2)`; see `whyglass.target`.
+        target: one scalar of the output, such as `Probability(2)`; see `whyglass.core.target`.
         output: picks a tensor out of the model's output.
 
     Raises:

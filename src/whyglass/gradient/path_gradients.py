@@ -9,17 +9,17 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from whyglass.baseline import Baseline, both_ends
-from whyglass.checks import Check, completeness, worst_target
+from whyglass.core.baseline import Baseline, both_ends
+from whyglass.core.checks import Check, completeness, worst_target
+from whyglass.core.inputs import Leaves, per_row
+from whyglass.core.method import Attribution, Axiom, Method, positive, positive_integer
+from whyglass.core.paper import Paper
+from whyglass.core.scorer import Scorer
 from whyglass.gradient.adaptive import refine
 from whyglass.gradient.path_integral import Curve, Path, integrate, straight
 from whyglass.gradient.quadrature import Rule, check
 from whyglass.gradient.sampling import relative_error
 from whyglass.gradient.smoothing import gradient_type
-from whyglass.inputs import Leaves, per_row
-from whyglass.method import Attribution, Axiom, Method, positive, positive_integer
-from whyglass.paper import Paper
-from whyglass.scorer import Scorer
 
 MAP_TOLERANCE = 0.05
 

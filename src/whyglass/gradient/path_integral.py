@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from whyglass.errors import BadInput
+from whyglass.core.errors import BadInput
+from whyglass.core.inputs import Leaves, explained, per_row, times
+from whyglass.core.scorer import Scorer
 from whyglass.gradient.quadrature import nodes
-from whyglass.inputs import Leaves, explained, per_row, times
-from whyglass.scorer import Scorer
 
 _F32 = torch.float32
 

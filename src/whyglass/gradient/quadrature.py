@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from whyglass.errors import BadInput
+from whyglass.core.errors import BadInput
 
 Rule = Literal["adaptive", "endpoints", "left", "right", "midpoint", "trapezoid", "gauss-legendre"]
 

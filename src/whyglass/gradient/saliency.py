@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from whyglass.baseline import Baseline
-from whyglass.checks import not_flat
-from whyglass.method import Attribution, Axiom, Method
-from whyglass.paper import Paper
-from whyglass.scorer import Scorer
+from whyglass.core.baseline import Baseline
+from whyglass.core.checks import not_flat
+from whyglass.core.method import Attribution, Axiom, Method
+from whyglass.core.paper import Paper
+from whyglass.core.scorer import Scorer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from whyglass.checks import relative_error, worst_target
-from whyglass.inputs import Leaves, concatenate, flat_sum, per_row, times
-from whyglass.scorer import Scorer
+from whyglass.core.checks import relative_error, worst_target
+from whyglass.core.inputs import Leaves, concatenate, flat_sum, per_row, times
+from whyglass.core.scorer import Scorer
 
 ROUND = 8
 # The points of one sample for some rows, and what their gradients are multiplied by, if anything.

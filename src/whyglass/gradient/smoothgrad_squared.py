@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from whyglass.core.inputs import Leaves
+from whyglass.core.method import Axiom
+from whyglass.core.paper import Paper
 from whyglass.gradient.sampling import Moments
 from whyglass.gradient.smoothing import Smoothing
-from whyglass.inputs import Leaves
-from whyglass.method import Axiom
-from whyglass.paper import Paper
 
 
 @dataclass(frozen=True, kw_only=True)

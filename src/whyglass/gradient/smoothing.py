@@ -9,13 +9,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from whyglass.baseline import Baseline
-from whyglass.checks import precision
-from whyglass.errors import BadInput
+from whyglass.core.baseline import Baseline
+from whyglass.core.checks import precision
+from whyglass.core.errors import BadInput
+from whyglass.core.inputs import Leaves, explained, per_row
+from whyglass.core.method import Attribution, Method, integer, positive, positive_integer
+from whyglass.core.scorer import Scorer
 from whyglass.gradient.sampling import Draw, Drawn, Moments, average
-from whyglass.inputs import Leaves, explained, per_row
-from whyglass.method import Attribution, Method, integer, positive, positive_integer
-from whyglass.scorer import Scorer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from whyglass.errors import BadInput
-from whyglass.explanation import Explanation
+from whyglass.core.errors import BadInput
+from whyglass.core.explanation import Explanation
 from whyglass.views.colours import AGAINST, FOR, SIGNED, limit, overlay
 
 Array = NDArray[np.floating]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import escape
 
-from whyglass.explanation import Explanation
+from whyglass.core.explanation import Explanation
 from whyglass.views.figures import figure
 
 if TYPE_CHECKING:

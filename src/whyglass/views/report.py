@@ -14,8 +14,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from whyglass.catalogue import METHODS
-from whyglass.checks import Check, verdict
-from whyglass.explanation import Explanation
+from whyglass.core.checks import Check, verdict
+from whyglass.core.explanation import Explanation
 from whyglass.views.colours import AGAINST, FOR
 from whyglass.views.figures import Picture, draw_overlay, figure, photo, picture
 from whyglass.views.notebook import data_uri

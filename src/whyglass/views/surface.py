@@ -20,13 +20,13 @@ from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from whyglass.errors import BadInput, WhyglassError
-from whyglass.explanation import Legend
+from whyglass.core.errors import BadInput, WhyglassError
+from whyglass.core.explanation import Legend
+from whyglass.core.guards import Selector
+from whyglass.core.method import positive_integer
+from whyglass.core.scorer import Scorer
+from whyglass.core.target import Contrast, LogOdds, Probability, Several, Target
 from whyglass.gradient.linearise import Linearised
-from whyglass.guards import Selector
-from whyglass.method import positive_integer
-from whyglass.scorer import Scorer
-from whyglass.target import Contrast, LogOdds, Probability, Several, Target
 from whyglass.views.colours import AGAINST, FOR, SIGNED, UNSIGNED
 
 Array = NDArray[np.floating]

@@ -1,0 +1,1 @@
+"""The game: players, maskers that leave players out, and the values of coalitions."""

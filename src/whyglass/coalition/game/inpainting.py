@@ -1,0 +1,90 @@
+"""The masker that fills absent pixels from the present ones around them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from whyglass.coalition.game.players import Team, each, playing
+from whyglass.core.errors import BadInput
+from whyglass.core.inputs import Leaves, explained
+
+SWEEPS = 4
+
+
+@dataclass
+class Inpainted:
+    """`whyglass.core.baseline.Inpaint`."""
+
+    team: Team
+    points: Leaves
+    picture: int
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        point = self.points[self.picture]
+        self._mask = self.team.masks[self.picture].to(point.device)
+        nobody = torch.zeros(1, self.team.count, dtype=torch.bool, device=point.device)
+        rows = torch.arange(len(point), device=point.device)
+        self.start: Leaves | None = self(nobody, rows, rows[:1])
+
+    @property
+    def nothing(self) -> Inpainted:
+        return self
+
+    def __call__(self, present: Tensor, rows: Tensor, which: Tensor) -> Leaves:
+        present, rows, _ = each(present, rows, which)
+        made = [point[rows] for point in self.points]
+        made[self.picture] = inpaint(made[self.picture], playing(present, self._mask))
+        return tuple(made)
+
+
+def inpainted(points: Leaves, team: Team) -> Inpainted:
+    """The masker of the one image among the inputs."""
+    taking = [i for i, mask in enumerate(team.masks) if bool((mask >= 0).any())]
+    pictures = [i for i in taking if points[i].dim() == 4 and explained(points[i])]
+    if len(taking) != 1 or len(pictures) != 1:
+        shapes: Sequence[tuple[int, ...]] = [tuple(points[i].shape) for i in taking]
+        raise BadInput(
+            f"Inpaint fills one image (B, C, H, W) of floats, and the players are in {shapes}"
+        )
+    return Inpainted(team, points, pictures[0])
+
+
+def inpaint(images: Tensor, keep: Tensor) -> Tensor:
+    """Images (E, C, H, W) with the pixels filled where `keep` (E, 1 or C, H, W) is false."""
+    wide = images if images.dtype == torch.float64 else images.float()
+    nothing = ~keep.flatten(2).any(2)[..., None, None]
+    mean = wide.mean((2, 3), keepdim=True)
+    filled = torch.where(nothing, mean, _fill(wide * keep, keep))
+    return torch.where(keep, images, filled.to(images.dtype))
+
+
+def _fill(images: Tensor, keep: Tensor) -> Tensor:
+    """Fill from half the size, whose pixels are the means of those present, then let it diffuse.
+
+    `images` are zero where nothing is to be kept.
+    """
+    height, width = images.shape[2:]
+    if height == width == 1 or bool(keep.all()):
+        return images
+    odd = (0, width % 2, 0, height % 2)
+    share = F.avg_pool2d(F.pad(keep.to(images.dtype), odd), 2)
+    total = F.avg_pool2d(F.pad(images, odd), 2)
+    some = share > 0
+    coarse = _fill(torch.where(some, total / share.clamp_min(0.25), total), some)
+    finer = F.interpolate(coarse, scale_factor=2, mode="bilinear")[:, :, :height, :width]
+    filled = torch.where(keep, images, finer)
+    place = torch.arange(height, device=images.device)[:, None]
+    odd_ones = (place + torch.arange(width, device=images.device)) % 2 > 0
+    for _ in range(SWEEPS):
+        for half in (odd_ones, ~odd_ones):
+            around = F.pad(filled, (1, 1, 1, 1), mode="replicate")
+            mean = around[:, :, 1:-1, :-2] + around[:, :, 1:-1, 2:]
+            mean = (mean + around[:, :, :-2, 1:-1] + around[:, :, 2:, 1:-1]) / 4
+            filled = torch.where(keep | ~half, filled, mean)
+    return filled

@@ -1,0 +1,189 @@
+"""Who plays: which features of the input stand or fall together.
+
+==============================  =================================================================
+``None``                        each feature a player; an image's channels together
+``8``                           windows: each axis but batch and channels cut into 8 even parts
+tensor or nested tuple          the number of each feature's player, 0 to n - 1, or -1: always present
+callable                        ``inputs -> tensor``, such as ``whyglass.data.image.Superpixels(50)``
+==============================  =================================================================
+
+A mask has the shape of one row, or one that broadcasts to it: (H, W) for an image (C, H, W). It holds
+for the whole batch. For several inputs give a tuple or dict of masks. Integer inputs beside float ones
+are held fixed unless a mask names players there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, cast
+
+import torch
+from torch import Tensor
+
+from whyglass.core.errors import BadInput
+from whyglass.core.inputs import Leaves, explained
+from whyglass.core.scorer import Scorer
+
+# Tuples nest; callables and tuples are hashable, so that settings are, too.
+Players: TypeAlias = "int | Tensor | tuple[Any, ...] | dict[str, Any] | Callable[[Any], Any] | None"
+
+
+@dataclass(frozen=True)
+class Team:
+    """`count` players; `masks` hold the player of each feature of a row, one mask a leaf of points.
+
+    A mask is as large as the map painted from it: one channel where an image's channels go together.
+    """
+
+    count: int
+    masks: Leaves
+
+    def paint(self, values: Tensor, points: Leaves, many: bool) -> Leaves:
+        """(B, n, K) values of players, each spread evenly over its features, shaped as points.
+
+        The last axis goes unless there are `many` targets.
+        """
+        sizes = sum(torch.bincount(m[m >= 0].flatten(), minlength=self.count) for m in self.masks)
+        assert isinstance(sizes, Tensor)
+        share = values / sizes[:, None]
+        share = torch.cat([share, torch.zeros_like(share[:, :1])], 1)
+        painted = (share[:, mask] for mask in self.masks)
+        return tuple(
+            narrow(leaf if many else leaf[..., 0], point).to(point.device)
+            for leaf, point in zip(painted, points, strict=True)
+        )
+
+    def means(self, leaves: Leaves) -> Tensor:
+        """(N, n) float64 on the processor: the mean of each player's features, for N points."""
+        sums = torch.zeros(len(leaves[0]), self.count + 1, dtype=torch.float64)
+        sizes = torch.zeros(self.count + 1, dtype=torch.float64)
+        for leaf, mask in zip(leaves, self.masks, strict=True):
+            # -1, held fixed, comes last.
+            player = mask.expand(leaf.shape[1:]).flatten().cpu() % (self.count + 1)
+            sums.index_add_(1, player, leaf.double().cpu().flatten(1))
+            sizes.index_add_(0, player, torch.ones_like(player, dtype=torch.float64))
+        return (sums / sizes)[:, :-1]
+
+
+def playing(present: Tensor, mask: Tensor) -> Tensor:
+    """(E, *mask) which features are there when players (E, n) are: those of nobody always."""
+    return torch.cat([present, torch.ones_like(present[:, :1])], 1)[:, mask]
+
+
+def each(present: Tensor, rows: Tensor, which: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of every play (S, n) and its alternative (S,) with every row (R,) the three a point (S R,)."""
+    plays = len(present)
+    return (
+        present.repeat_interleave(len(rows), 0),
+        rows.repeat(plays),
+        which.repeat_interleave(len(rows)),
+    )
+
+
+def narrow(values: Tensor, point: Tensor) -> Tensor:
+    """float64 stays where the inputs are; everything else is answered in float32."""
+    return values if point.dtype == torch.float64 else values.float()
+
+
+def gather(players: Players, scorer: Scorer) -> Team:
+    """The players of this batch."""
+    points = scorer.points
+    given: Any = players(scorer.structure.pack(points)) if callable(players) else players
+    if given is None or isinstance(given, int):
+        masks = _each(points) if given is None else _windows(points, given)
+    else:
+        masks = tuple(
+            _mask(part, point, scorer.structure.label(index))
+            for index, (part, point) in enumerate(zip(_parts(given, scorer), points, strict=True))
+        )
+    numbers = torch.cat([mask.flatten() for mask in masks]).unique()
+    numbers = numbers[numbers >= 0]
+    count = len(numbers)
+    if not count or int(numbers[-1]) != count - 1:
+        raise BadInput(
+            f"players are numbered {numbers[:6].tolist()}...: use every number from 0 to n - 1, and -1 "
+            "for what is always present"
+        )
+    return Team(count, masks)
+
+
+def _shape(point: Tensor) -> tuple[int, ...]:
+    """Of one row's map: an image's channels go together."""
+    return (1, *point.shape[2:]) if point.dim() >= 4 else tuple(point.shape[1:])
+
+
+def _playing(points: Leaves) -> list[bool]:
+    """Which leaves have players by default: the float ones, or all where none is."""
+    floats = [explained(point) for point in points]
+    return floats if any(floats) else [True] * len(points)
+
+
+def _each(points: Leaves) -> Leaves:
+    masks: list[Tensor] = []
+    first = 0
+    for point, plays in zip(points, _playing(points), strict=True):
+        shape = _shape(point)
+        size = math.prod(shape)
+        masks.append(
+            torch.arange(first, first + size).reshape(shape) if plays else torch.full(shape, -1)
+        )
+        first += size if plays else 0
+    return tuple(masks)
+
+
+def _windows(points: Leaves, parts: int) -> Leaves:
+    if isinstance(parts, bool) or parts < 1:
+        raise BadInput(f"players must be a positive number of windows along each axis, not {parts}")
+    masks: list[Tensor] = []
+    first = 0
+    for point, plays in zip(points, _playing(points), strict=True):
+        shape = _shape(point)
+        number = torch.zeros(shape, dtype=torch.long)
+        for axis, size in enumerate(shape):
+            cells = min(parts, size)
+            cell = torch.arange(size) * cells // size
+            number = number * cells + cell.reshape(-1, *[1] * (len(shape) - axis - 1))
+        masks.append(number + first if plays else torch.full(shape, -1))
+        first += int(number.max()) + 1 if plays else 0
+    return tuple(masks)
+
+
+def _parts(players: Any, scorer: Scorer) -> Sequence[Any]:
+    """One mask a leaf."""
+    names = scorer.structure.names
+    if names is None:
+        return (players,)
+    if isinstance(players, dict):
+        named = cast("dict[Any, Any]", players)
+        if set(named) == set(names):
+            return [named[name] for name in names]
+    if isinstance(players, tuple | list):
+        parts = cast("Sequence[Any]", players)
+        if len(parts) == len(names):
+            return parts
+    raise BadInput(f"players must hold one mask for each of the inputs {list(names)}")
+
+
+def _mask(given: object, point: Tensor, label: str) -> Tensor:
+    try:
+        mask = torch.as_tensor(cast("Any", given)).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise BadInput(f"players of {label} are no mask of integers: {error}") from error
+    if mask.is_floating_point() or mask.dtype == torch.bool:
+        raise BadInput(
+            f"players of {label} are {mask.dtype}: number them with integers, use .long()"
+        )
+    row = tuple(point.shape[1:])
+    # A mask without channels paints one; one that tells channels apart paints all.
+    shape = _shape(point)
+    if row and mask.dim() == len(row) and mask.shape[0] > 1:
+        shape = row
+    try:
+        return mask.long().expand(shape)
+    except RuntimeError:
+        raise BadInput(
+            f"players of {label} have shape {tuple(mask.shape)}, which does not broadcast to a row's, "
+            f"{row}"
+        ) from None

@@ -1,0 +1,1 @@
+"""Local surrogates and perturbations: LIME, occlusion, RISE, feature permutation."""

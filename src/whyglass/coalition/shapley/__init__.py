@@ -1,0 +1,1 @@
+"""Shapley values and their kin: exact, sampled and by regression."""

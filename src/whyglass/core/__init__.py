@@ -1,0 +1,1 @@
+"""What everything stands on: explanation, method, target, baseline, inputs, scorer, checks, errors."""

@@ -1,0 +1,117 @@
+"""Checks: named, measured properties of an explanation, each with its tolerance and a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from whyglass.core.inputs import flat_sum
+
+Verdict: TypeAlias = Literal["pass", "warn", "fail"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One property. `measured` is the worst row's figure, `rows` every row's (worst target)."""
+
+    name: str
+    measured: float
+    tolerance: float
+    verdict: Verdict
+    text: str
+    rows: tuple[float, ...] = ()
+
+
+def completeness_gap(
+    values: Sequence[Tensor], change: Tensor, known_to: Tensor | float = 0.0
+) -> Tensor:
+    r"""Relative gap |sum_i R_i - change| / max(|change|, sum_i |R_i| / 100), shaped as `change`.
+
+    The second term keeps a change of nearly zero, where large values cancel, from looking broken. What
+    the change itself is known to is no gap.
+    """
+    many = change.dim() == 2
+    gap = ((flat_sum(values, many) - change.double()).abs() - known_to).clamp_min(0)
+    size = flat_sum([value.abs() for value in values], many)
+    return gap / torch.maximum(change.double().abs(), size / 100).clamp_min(1e-30)
+
+
+def completeness(
+    values: Sequence[Tensor], score: Tensor, baseline_score: Tensor, tolerance: float
+) -> Check:
+    """The values add up to the change of score from baseline to input, row by row."""
+    rounding = torch.finfo(score.dtype).eps * torch.maximum(score.abs(), baseline_score.abs())
+    gap = completeness_gap(values, score.double() - baseline_score.double(), rounding.double())
+    rows = worst_target(gap)
+    worst = max(rows)
+    return Check(
+        "completeness",
+        worst,
+        tolerance,
+        "pass" if worst <= tolerance else "fail",
+        f"the values add up to the change of score within {worst:.1%} of it",
+        rows,
+    )
+
+
+FLAT = "the score is flat there, and integrated gradients can still explain it"
+
+
+def not_flat(values: Sequence[Tensor], many: bool, meaning: str = FLAT) -> Check:
+    """Warn where a map is zero everywhere, with what that means."""
+    text = "every row has a value that is not zero"
+    passed = Check("not flat", 0.0, 0.0, "pass", text, (0.0,) * len(values[0]))
+    # Mostly the first column, or channel, reacts in every row, and that is soon seen.
+    first = values[0].select(1, 0) if values[0].dim() > 1 + many else values[0]
+    if first.all():
+        return passed
+    # A sum of absolute values is zero only if all of them are, in any precision.
+    sizes = [
+        value.abs().reshape(len(value), -1, value.shape[-1] if many else 1).sum(1)
+        for value in values
+    ]
+    size = sum(sizes[1:], sizes[0])
+    if size.all():
+        return passed
+    rows = tuple((size == 0).any(1).double().tolist())
+    text = f"{sum(map(int, rows))} of {len(rows)} rows are zero everywhere: {meaning}"
+    return Check("not flat", sum(rows) / len(rows), 0.0, "warn", text, rows)
+
+
+def precision(
+    values: Sequence[Tensor], errors: Sequence[Tensor], many: bool, tolerance: float
+) -> Check:
+    """How large the sampling error is beside the values."""
+    rows = worst_target(relative_error(values, errors, many))
+    worst = max(rows)
+    return Check(
+        "sampling error",
+        worst,
+        tolerance,
+        "pass" if worst <= tolerance else "warn",
+        f"the standard errors are {worst:.0%} of the values (Euclidean norms); four times the samples "
+        "halve that",
+        rows,
+    )
+
+
+def relative_error(values: Sequence[Tensor], errors: Sequence[Tensor], many: bool) -> Tensor:
+    """|standard errors| / |values|, Euclidean norms over a row: (B,) or (B, K), zero for 0 / 0."""
+    noise = flat_sum([error**2 for error in errors], many)
+    size = flat_sum([value**2 for value in values], many)
+    return torch.where(noise == 0, torch.zeros_like(noise), (noise / size).sqrt()).cpu()
+
+
+def worst_target(figures: Tensor) -> tuple[float, ...]:
+    """(B,) or (B, K) figures as one a row: the largest over targets."""
+    return tuple((figures.amax(1) if figures.dim() == 2 else figures).tolist())
+
+
+def verdict(checks: Sequence[Check]) -> Verdict:
+    """The worst verdict."""
+    order: tuple[Verdict, ...] = ("pass", "warn", "fail")
+    return order[max((order.index(check.verdict) for check in checks), default=0)]

@@ -1,0 +1,269 @@
+"""The frozen result of explaining: the values, and everything needed to judge and to show them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from whyglass.core.checks import Check, Verdict, verdict
+from whyglass.core.errors import BadInput, MissingExtra
+from whyglass.core.inputs import Inputs, Leaves, Structure
+from whyglass.core.paper import Paper
+from whyglass.core.target import KnownTarget, ResolvedTarget
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Legend:
+    """What a view needs to name and draw an explanation.
+
+    `titles` name the rows, `tokens` are one list a row, `feature_names` name the columns of a table.
+    An image is shown as `pixels * pixel_std + pixel_mean`, each a number or one a channel, in [0, 1].
+    """
+
+    class_names: Sequence[str] | None = None
+    feature_names: Sequence[str] | None = None
+    tokens: Sequence[Sequence[str]] | None = None
+    titles: Sequence[str] | None = None
+    pixel_mean: Sequence[float] | None = None
+    pixel_std: Sequence[float] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Why the model gave this score to each row.
+
+    Attributes:
+        values: in the form and shape of the inputs, or of the layer with `at`; a map over an image
+            has one channel. Many targets add a last axis. Units: those of the score, except where
+            the method's docstring says otherwise.
+        inputs: what was explained.
+        score: (B,) or (B, K), the target at the inputs; `baseline_score` the same at the baseline
+            (or its mean over the background).
+        std_error: one a value, for methods that sample or integrate; shape of `values`.
+        players: for the methods of coalitions the number of the player that each feature of a row
+            belongs to, -1 where it was held fixed; in the form of the inputs, without a batch axis.
+        player_values: (B, n) or (B, n, K), what each player got; `player_std_error` its error. In
+            `values` a player's share is spread evenly over its features, so that both add up.
+        baseline: the input that stood for absence.
+        method, settings, paper: what made it. Settings include the seed.
+        at: the layer explained, or the one a class activation map was read from.
+        evaluations, gradients: rows put through the model forwards, and backwards.
+        seconds: wall-clock time.
+        checks: what was measured of the answer. notes: what a reader must know.
+        levels: whether values are levels, of which only the differences over a map tell something.
+    """
+
+    values: Inputs
+    inputs: Inputs
+    score: Tensor
+    method: str
+    settings: Mapping[str, Any]
+    paper: Paper
+    target: ResolvedTarget | KnownTarget
+    std_error: Inputs | None = None
+    players: Inputs | None = None
+    player_values: Tensor | None = None
+    player_std_error: Tensor | None = None
+    baseline: Inputs | None = None
+    baseline_score: Tensor | None = None
+    at: str | None = None
+    evaluations: int = 0
+    gradients: int = 0
+    seconds: float = 0.0
+    checks: tuple[Check, ...] = ()
+    notes: tuple[str, ...] = ()
+    legend: Legend = Legend()
+    levels: bool = False
+    model: Callable[..., Any] | None = field(default=None, repr=False)
+    saved_fingerprint: str | None = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+    def __repr__(self) -> str:
+        shapes = [tuple(leaf.shape) for leaf in _leaves(self.values)]
+        return (
+            f"Explanation({self.method}, {len(self)} rows, values {', '.join(map(str, shapes))}, "
+            f"{self.evaluations} evaluations, {self.gradients} gradients, {self.seconds:.2f} s, "
+            f"checks: {self.verdict})"
+        )
+
+    @property
+    def targets(self) -> list[list[str]]:
+        """A readable label a row and target."""
+        return self.target.labels()
+
+    @property
+    def classes(self) -> Tensor | None:
+        """(B,) or (B, K) indices of the classes explained, where the targets are classes."""
+        return self.target.classes()
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of the checks."""
+        return verdict(self.checks)
+
+    @property
+    def seed(self) -> int | None:
+        """What the random draws started from, for methods that draw."""
+        return self.settings.get("seed")
+
+    def fingerprint(self) -> str | None:
+        """SHA-256 of the model's state dict: names, types, shapes, bytes."""
+        if self.saved_fingerprint or not isinstance(self.model, nn.Module):
+            return self.saved_fingerprint
+        digest = hashlib.sha256()
+        for name, value in sorted(self.model.state_dict().items()):
+            if isinstance(value, Tensor):
+                digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+                raw = value.detach().cpu().contiguous().flatten().view(torch.uint8)
+                digest.update(raw.numpy().tobytes())
+        return digest.hexdigest()
+
+    def cite(self) -> str:
+        """BibTeX of the method's paper."""
+        return self.paper.bibtex()
+
+    def plot(self, row: int = 0, target: int = 0) -> Figure:
+        """The explanation of one row as a matplotlib Figure, never shown by itself."""
+        from whyglass.views.figures import figure
+
+        return figure(self, row, target)
+
+    def _repr_html_(self) -> str:
+        from whyglass.views.notebook import html
+
+        return html(self)
+
+    def to_shap(self) -> Any:
+        """A `shap.Explanation`: rows first, targets on the last axis."""
+        try:
+            import shap  # pyright: ignore[reportMissingImports]  an extra
+        except ImportError as error:
+            raise MissingExtra("shap", "bench") from error
+        if not isinstance(self.values, Tensor) or not isinstance(self.inputs, Tensor):
+            raise BadInput("shap.Explanation holds one tensor: convert each input on its own")
+        base = torch.zeros_like(self.score) if self.baseline_score is None else self.baseline_score
+        names = self.legend.feature_names
+        return shap.Explanation(
+            values=self.values.cpu().numpy(),
+            base_values=base.cpu().numpy(),
+            data=self.inputs.cpu().numpy(),
+            feature_names=None if names is None else list(names),
+        )
+
+    def save(self, path: str | Path) -> None:
+        """One safetensors file: the tensors, and the rest as JSON in its header. No pickle."""
+        tensors: dict[str, Tensor] = {"score": self.score}
+        structures: dict[str, Any] = {}
+        for name in ("values", "inputs", "std_error", "players", "baseline"):
+            packed = getattr(self, name)
+            if packed is not None:
+                leaves, names = _leaves(packed), _names(packed)
+                structures[name] = names
+                tensors.update({f"{name}.{i}": leaf for i, leaf in enumerate(leaves)})
+        for name in ("baseline_score", "classes", "player_values", "player_std_error"):
+            if getattr(self, name) is not None:
+                tensors[name] = getattr(self, name)
+        plain = {
+            name: getattr(self, name)
+            for name in ("method", "at", "evaluations", "gradients", "seconds", "notes", "levels")
+        }
+        record = plain | {
+            "format": FORMAT,
+            "structures": structures,
+            "settings": dict(self.settings),
+            "paper": asdict(self.paper),
+            "many": self.target.many,
+            "targets": self.targets,
+            "checks": [asdict(check) for check in self.checks],
+            "legend": asdict(self.legend),
+            "fingerprint": self.fingerprint(),
+        }
+        contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        # safetensors refuses tensors that share memory (values that are the inputs, say).
+        unique = {name: value.clone() for name, value in contiguous.items()}
+        save_file(unique, path, {"whyglass": json.dumps(record)})
+
+    @staticmethod
+    def load(path: str | Path) -> Explanation:
+        """An explanation that `save` wrote. Nothing in the file is executed."""
+        try:
+            with safe_open(path, "pt") as file:
+                record = json.loads((file.metadata() or {})["whyglass"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  safe_open is no dict
+            if record["format"] != FORMAT:
+                raise BadInput(f"{path} has format {record['format']}; this version reads {FORMAT}")
+            return _restored(record, tensors)
+        except (SafetensorError, OSError, LookupError, TypeError, ValueError) as error:
+            if isinstance(error, BadInput | FileNotFoundError):
+                raise
+            raise BadInput(f"{path} is not an explanation saved by whyglass: {error!r}") from error
+
+
+def _restored(record: dict[str, Any], tensors: dict[str, Tensor]) -> Explanation:
+    def packed(name: str) -> Inputs | None:
+        if name not in record["structures"]:
+            return None
+        names = record["structures"][name]
+        leaves = [v for k, v in sorted(tensors.items(), key=_number) if k.startswith(name + ".")]
+        return Structure(None if names is None else tuple(names)).pack(leaves)
+
+    values, inputs = packed("values"), packed("inputs")
+    if values is None or inputs is None:
+        raise KeyError("values")
+    return Explanation(
+        values=values,
+        inputs=inputs,
+        score=tensors["score"],
+        method=record["method"],
+        settings=record["settings"],
+        paper=Paper(**record["paper"]),
+        target=KnownTarget(record["many"], record["targets"], tensors.get("classes")),
+        std_error=packed("std_error"),
+        players=packed("players"),
+        player_values=tensors.get("player_values"),
+        player_std_error=tensors.get("player_std_error"),
+        baseline=packed("baseline"),
+        baseline_score=tensors.get("baseline_score"),
+        at=record["at"],
+        evaluations=record["evaluations"],
+        gradients=record["gradients"],
+        seconds=record["seconds"],
+        checks=tuple(Check(**check | {"rows": tuple(check["rows"])}) for check in record["checks"]),
+        notes=tuple(record["notes"]),
+        legend=Legend(**record["legend"]),
+        levels=record.get("levels", False),
+        saved_fingerprint=record["fingerprint"],
+    )
+
+
+def _leaves(packed: Inputs) -> Leaves:
+    if isinstance(packed, Tensor):
+        return (packed,)
+    return tuple(packed.values()) if isinstance(packed, dict) else packed
+
+
+def _names(packed: Inputs) -> list[str] | list[int] | None:
+    if isinstance(packed, Tensor):
+        return None
+    return list(packed) if isinstance(packed, dict) else list(range(len(packed)))
+
+
+def _number(entry: tuple[str, Tensor]) -> int:
+    suffix = entry[0].rpartition(".")[2]
+    return int(suffix) if suffix.isdigit() else -1

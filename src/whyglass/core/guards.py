@@ -1,0 +1,224 @@
+"""What is refused before any work, and how a bad output is explained."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from whyglass.core.errors import BadInput, Unsupported
+from whyglass.core.inputs import Leaves, Structure, explained, require_finite
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """A submodule, by object or dotted name, whose output is scored in place of the model's."""
+
+    at: str | nn.Module
+
+
+Selector = str | int | Callable[[Any], Tensor] | Layer | None
+
+_DROPOUT = (
+    nn.Dropout,
+    nn.Dropout1d,
+    nn.Dropout2d,
+    nn.Dropout3d,
+    nn.AlphaDropout,
+    nn.FeatureAlphaDropout,
+)
+_NORM = nn.modules.batchnorm._NormBase  # pyright: ignore[reportPrivateUsage]  its only common base
+_QUANTISED = ("torch.ao.nn.quantized", "torch.nn.quantized")
+
+
+class BlackBox(ABC):
+    """A model that gives scores and no gradients."""
+
+    @abstractmethod
+    def __call__(self, inputs: Tensor) -> Tensor: ...
+
+
+def before(
+    model: Callable[..., Any], leaves: Leaves, structure: Structure, gradient: bool, at_input: bool
+) -> None:
+    """Refuse what cannot give a right answer."""
+    if not callable(model):
+        raise BadInput(f"model must be a torch.nn.Module or a callable, not {type(model).__name__}")
+    if gradient:
+        if isinstance(model, BlackBox):
+            raise Unsupported(
+                f"{type(model).__name__} gives scores and no gradients, which this method needs: "
+                "choose one that `whyglass methods` lists without needs"
+            )
+        if torch.is_inference_mode_enabled():
+            raise BadInput(
+                "gradients do not exist under torch.inference_mode(): leave it, or use "
+                "torch.no_grad(), which is fine"
+            )
+        if any(leaf.is_inference() for leaf in leaves):
+            raise BadInput("inputs were made under torch.inference_mode(): pass inputs.clone()")
+        if at_input and not any(map(explained, leaves)):
+            raise BadInput(
+                f"{structure.label(0)} is {leaves[0].dtype}, which has no gradient: "
+                "for tokens explain the embedding with at='name.of.embedding', "
+                "for numbers pass inputs.float()"
+            )
+    if isinstance(model, nn.Module):
+        _refuse_misfit(model, leaves, structure)
+        _refuse_modules(model, gradient)
+    for index, leaf in enumerate(leaves):
+        require_finite(leaf, structure.label(index))
+
+
+def _refuse_misfit(model: nn.Module, leaves: Leaves, structure: Structure) -> None:
+    parameter = next((p for p in model.parameters() if p.is_floating_point()), None)
+    if parameter is None:
+        return
+    for index, leaf in enumerate(leaves):
+        if leaf.device != parameter.device:
+            raise BadInput(
+                f"{structure.label(index)} is on {leaf.device} and the model on {parameter.device}: "
+                f"move one, for example inputs.to({str(parameter.device)!r})"
+            )
+        if explained(leaf) and leaf.dtype != parameter.dtype:
+            raise BadInput(
+                f"{structure.label(index)} is {leaf.dtype} and the model {parameter.dtype}: "
+                f"convert one, for example inputs.to({parameter.dtype})"
+            )
+
+
+def _refuse_modules(model: nn.Module, gradient: bool) -> None:
+    for name, module in model.named_modules():
+        if gradient and type(module).__module__.startswith(_QUANTISED):
+            raise Unsupported("quantised layers have no gradient: explain the float model")
+        if module.training and _depends_on_training(module):
+            kind = type(module).__name__
+            raise BadInput(
+                f"layer {name or 'model'!r} ({kind}) is in training mode, where its output is "
+                "random or depends on the other rows: call model.eval() first"
+            )
+
+
+def _depends_on_training(module: nn.Module) -> bool:
+    if isinstance(module, _DROPOUT):
+        return module.p > 0
+    if isinstance(module, nn.RNNBase):
+        return module.dropout > 0
+    if isinstance(module, nn.MultiheadAttention):
+        return module.dropout > 0
+    if isinstance(module, nn.modules.instancenorm._InstanceNorm):  # pyright: ignore[reportPrivateUsage]  as above
+        return module.track_running_stats
+    return isinstance(module, _NORM)
+
+
+def select(output: Any, selector: Selector) -> Tensor:
+    """The tensor of a model's output."""
+    chosen = output
+    if isinstance(selector, Layer):
+        selector = None
+    if callable(selector):
+        chosen = selector(output)
+    elif selector is not None:
+        fields = _fields(output)
+        if isinstance(selector, int) and isinstance(output, tuple):  # a named one, too
+            fields = cast("Mapping[Any, Any]", dict(enumerate(cast("tuple[Any, ...]", output))))
+        if fields is None or selector not in fields:
+            have = "a tensor" if fields is None else ", ".join(map(repr, fields))
+            raise BadInput(f"output={selector!r} is not in the model's output, which has {have}")
+        chosen = fields[selector]
+    if isinstance(chosen, Tensor):
+        return chosen
+    fields = _fields(chosen)
+    if fields is None:
+        raise BadInput(
+            f"the model returned {type(chosen).__name__}, not a tensor: "
+            "pass output=callable that picks one"
+        )
+    raise BadInput(
+        f"the model returned {type(chosen).__name__}: say which part with output=, "
+        f"one of {', '.join(map(repr, fields))}"
+    )
+
+
+def _fields(output: Any) -> Mapping[Any, Any] | None:
+    if isinstance(output, Mapping):
+        return cast("Mapping[Any, Any]", output)
+    if dataclasses.is_dataclass(output) and not isinstance(output, type):
+        return {f.name: getattr(output, f.name) for f in dataclasses.fields(output)}
+    if isinstance(output, tuple) and hasattr(output, "_asdict"):
+        return cast("Any", output)._asdict()
+    if isinstance(output, tuple | list):
+        return dict(enumerate(cast("list[Any]", output)))
+    return None
+
+
+def output_fits(output: Tensor, rows: int, gradient: bool) -> None:
+    """Refuse an output without the batch axis, or one that no gradient reaches."""
+    if output.dim() == 0 or len(output) != rows:
+        raise BadInput(
+            f"the output has shape {tuple(output.shape)} for {rows} rows: its first axis must be "
+            "the batch"
+        )
+    if gradient and not output.requires_grad:
+        raise detached()
+
+
+def detached() -> BadInput:
+    """The error for a score that no gradient leads back from."""
+    return BadInput(
+        "the output is detached from the input, so it has no gradient: look for .detach(), "
+        ".item(), numpy, argmax or torch.no_grad() inside the model"
+    )
+
+
+def finite(what: Tensor, name: str, model: Callable[..., Any], total: Tensor | None = None) -> None:
+    """Refuse NaN and infinity in a score or gradient, pointing to the parameters if they hold it.
+
+    `total` is the sum of what is looked at, where that is known.
+    """
+    summed = what.sum() if total is None else total
+    if math.isfinite(summed.item()) or torch.isfinite(what).all():
+        return
+    if isinstance(model, nn.Module):
+        for key, value in [*model.named_parameters(), *model.named_buffers()]:
+            if value.is_floating_point() and not torch.isfinite(value).all():
+                raise BadInput(f"parameter {key!r} of the model holds NaN or infinity")
+    hint = {
+        "score": "the input may lie outside the range the model was trained on",
+        "gradient": "typical causes are sqrt, log or a division at zero; add a small constant there",
+    }[name]
+    raise BadInput(
+        f"the {name} is NaN or infinite although inputs and parameters are finite: {hint}"
+    )
+
+
+def repeatable(drawn: Tensor, again: Callable[[], Tensor]) -> None:
+    """Refuse a forward pass that draws random numbers and differs because of them.
+
+    `drawn` is the state of torch's generator before the pass.
+
+    Only draws from torch's own generator show, at no cost. A generator that the model keeps to
+    itself, or numpy's, would take a second pass of every model to notice.
+    """
+    if not torch.equal(drawn, torch.get_rng_state()) and not torch.equal(again(), again()):
+        raise BadInput(
+            "two forward passes on the same input differ: the model draws random numbers, which no "
+            "explanation can follow; make it deterministic (model.eval(), a fixed generator)"
+        )
+
+
+def recurrent(model: Callable[..., Any], device: torch.device) -> AbstractContextManager[None]:
+    """cuDNN's recurrent layers have no backward pass in eval mode: the native ones do."""
+    if (
+        device.type == "cuda"
+        and isinstance(model, nn.Module)
+        and any(isinstance(module, nn.RNNBase) for module in model.modules())
+    ):
+        return torch.backends.cudnn.flags(enabled=False)
+    return nullcontext()

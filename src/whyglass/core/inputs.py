@@ -1,0 +1,134 @@
+"""Model inputs: one tensor, a tuple (positional arguments) or a dict (keyword arguments).
+
+Inside the library they are a flat tuple of tensors, the leaves; a `Structure` remembers the form.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeGuard, cast
+
+import torch
+from torch import Tensor
+
+from whyglass.core.errors import BadInput
+
+Inputs: TypeAlias = "Tensor | tuple[Tensor, ...] | dict[str, Tensor]"
+Leaves: TypeAlias = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Structure:
+    """How leaves go together: `names` is None for one tensor, else one label a leaf."""
+
+    names: tuple[str | int, ...] | None = None
+
+    def pack(self, leaves: Sequence[Tensor]) -> Inputs:
+        """Leaves in the user's form."""
+        if self.names is None:
+            return leaves[0]
+        if self.names and isinstance(self.names[0], str):
+            return {str(name): leaf for name, leaf in zip(self.names, leaves, strict=True)}
+        return tuple(leaves)
+
+    def call(self, model: Callable[..., Any], leaves: Sequence[Tensor]) -> Any:
+        """The model on these leaves."""
+        packed = self.pack(leaves)
+        if isinstance(packed, dict):
+            return model(**packed)
+        return model(*packed) if isinstance(packed, tuple) else model(packed)
+
+    def label(self, leaf: int) -> str:
+        """What to call a leaf in a message."""
+        return "inputs" if self.names is None else f"inputs[{self.names[leaf]!r}]"
+
+
+def unpack(inputs: object) -> tuple[Leaves, Structure]:
+    """Leaves and their structure, after checking types and the batch axis."""
+    if isinstance(inputs, Tensor):
+        leaves, structure = (inputs,), Structure()
+    elif isinstance(inputs, tuple | list) and inputs:
+        leaves = tuple(cast("Sequence[Tensor]", inputs))
+        structure = Structure(tuple(range(len(leaves))))
+    elif isinstance(inputs, dict) and inputs:
+        named = cast("dict[str, Tensor]", inputs)
+        leaves, structure = tuple(named.values()), Structure(tuple(named))
+    else:
+        raise BadInput(
+            f"inputs must be a tensor, or a tuple or dict of tensors, not {type(inputs).__name__}"
+        )
+    for index, leaf in enumerate(leaves):
+        label = structure.label(index)
+        if not _is_tensor(leaf):
+            raise BadInput(f"{label} must be a tensor, not {type(leaf).__name__}")
+        if leaf.dim() == 0:
+            raise BadInput(f"{label} has no batch axis: give it shape (B, ...), B = 1 for one row")
+        if len(leaf) == 0:
+            raise BadInput(f"{label} is an empty batch, shape {tuple(leaf.shape)}")
+        if len(leaf) != len(leaves[0]):
+            raise BadInput(
+                f"{label} has {len(leaf)} rows and {structure.label(0)} has {len(leaves[0])}: "
+                "the first axis of every input is the batch"
+            )
+    return leaves, structure
+
+
+def require_finite(tensor: Tensor, label: str) -> None:
+    """Refuse NaN and infinity."""
+    if not tensor.is_floating_point():
+        return
+    # A sum is finite only if every term is; it reads the tensor once and allocates nothing.
+    if not math.isfinite(tensor.sum().item()):
+        bad = int((~torch.isfinite(tensor)).sum())
+        if bad:
+            raise BadInput(
+                f"{label} holds NaN or infinity in {bad} of {tensor.numel()} places: "
+                "clean the data first (torch.nan_to_num replaces them)"
+            )
+
+
+def explained(leaf: Tensor) -> bool:
+    """Whether a gradient with respect to this leaf exists."""
+    return leaf.is_floating_point()
+
+
+def cut(tensor: Tensor, rows: Tensor | slice) -> Tensor:
+    """`tensor[rows]`: the tensor itself where those are all its rows, for each view takes time."""
+    whole = isinstance(rows, slice) and rows == slice(0, tensor.shape[0])
+    return tensor if whole else tensor[rows]
+
+
+def per_row(weights: Tensor, like: Tensor, axes: int = 1) -> Tensor:
+    """Weights over the first axes of a tensor (one, the batch), shaped to multiply it."""
+    return weights.reshape(*weights.shape[:axes], *[1] * (like.dim() - axes))
+
+
+def concatenate(parts: Sequence[Leaves]) -> Leaves:
+    """Batches of leaves, one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    return tuple(torch.cat(pieces) for pieces in zip(*parts, strict=True))
+
+
+def times(slopes: Sequence[Tensor], steps: Sequence[Tensor], many: bool) -> Leaves:
+    """Slopes (n, ...) or (n, ..., K) times steps (n, ...), leaf by leaf."""
+    return tuple(
+        slope * (step.unsqueeze(-1) if many else step)
+        for slope, step in zip(slopes, steps, strict=True)
+    )
+
+
+def flat_sum(leaves: Sequence[Tensor], many: bool) -> Tensor:
+    """Sum over everything but the batch (and the last, target axis when there are many): float64."""
+    parts = [
+        leaf.reshape(len(leaf), -1, leaf.shape[-1] if many else 1).sum(1, dtype=torch.float64)
+        for leaf in leaves
+    ]
+    total = torch.stack(parts).sum(0)
+    return total if many else total[:, 0]
+
+
+def _is_tensor(value: object) -> TypeGuard[Tensor]:
+    return isinstance(value, Tensor)

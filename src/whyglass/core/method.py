@@ -1,0 +1,187 @@
+"""What a method is: a frozen dataclass of hyper-parameters that explains when called."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, final
+
+from torch import Tensor, nn
+
+from whyglass.core.baseline import Baseline
+from whyglass.core.checks import Check
+from whyglass.core.errors import BadInput
+from whyglass.core.explanation import Explanation, Legend
+from whyglass.core.guards import Selector
+from whyglass.core.inputs import Inputs, Leaves, Structure
+from whyglass.core.paper import Paper
+from whyglass.core.scorer import Scorer
+from whyglass.core.target import Target
+
+Need = Literal["gradients", "layer", "images", "attention", "retraining"]
+# One row that stands for absence, a set of rows, or whichever of the two is given.
+BaselineIs = Literal["unused", "row", "background", "either"]
+Axiom = Literal["completeness", "sensitivity", "implementation invariance", "linearity", "dummy"]
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """What a method hands back: leaves shaped as the points.
+
+    A class activation map is one leaf with one channel instead: `structure` says so. A method of
+    coalitions adds what its players got, and which features each player is.
+    """
+
+    values: Leaves
+    score: Tensor
+    baseline_score: Tensor | None = None
+    baseline: Leaves | None = None
+    std_error: Leaves | None = None
+    checks: Sequence[Check] = ()
+    notes: Sequence[str] = ()
+    layer: str | None = None
+    structure: Structure | None = None
+    players: Leaves | None = None
+    player_values: Tensor | None = None
+    player_std_error: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(ABC):
+    """Abstract. A subclass states what it is in class variables and does it in `attribute`."""
+
+    name: ClassVar[str]
+    shows: ClassVar[str]
+    family: ClassVar[str]
+    paper: ClassVar[Paper]
+    cost: ClassVar[str]
+    axioms: ClassVar[tuple[Axiom, ...]] = ()
+    needs: ClassVar[tuple[Need, ...]] = ("gradients",)
+    data: ClassVar[tuple[str, ...]] = ("images", "text", "tables")
+    baseline_is: ClassVar[BaselineIs] = "unused"
+    levels: ClassVar[bool] = False
+
+    @abstractmethod
+    def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
+        """The values. `scorer.at_inputs` comes first: it settles target and points."""
+
+    def question(self, target: Target) -> Target:
+        """The target that is scored where `target` was asked for; the same one, unless overridden.
+
+        Raises:
+            BadInput: the method cannot answer this question.
+        """
+        return target
+
+    @final
+    def __call__(
+        self,
+        model: Callable[..., Any],
+        inputs: Inputs,
+        *,
+        target: Target = None,
+        baseline: Baseline = None,
+        at: str | nn.Module | None = None,
+        output: Selector = None,
+        legend: Legend | None = None,
+        batch_size: int | str = "auto",
+    ) -> Explanation:
+        """Explain `model` at `inputs`.
+
+        Args:
+            model: a `torch.nn.Module` in eval mode, or any differentiable callable.
+            inputs: a tensor (B, ...), a tuple of them (positional arguments of the model) or a dict
+                (keyword arguments). Integer leaves beside float ones are held fixed.
+            target: which scalar of the output; see `whyglass.core.target`.
+            baseline: what absence is, for the methods that use one; see `whyglass.core.baseline`.
+            at: a submodule, by object or dotted name, whose output is explained, not the input.
+            output: key, index, field or callable that picks a tensor out of the model's output, or a
+                `Layer`, whose output is scored in its place.
+            legend: names and units that views show.
+            batch_size: rows at once, or "auto".
+
+        Raises:
+            BadInput: an argument is not what is needed; the message says how to mend it.
+            Unsupported: the method cannot explain this kind of model.
+        """
+        start = time.perf_counter()
+        if baseline is not None and self.baseline_is == "unused":
+            raise BadInput(f"{self.name} uses no baseline: leave baseline= out")
+        legend = legend or Legend()
+        scorer = Scorer(
+            model,
+            inputs,
+            target=self.question(target),
+            output=output,
+            at=at,
+            class_names=legend.class_names,
+            batch_size=batch_size,
+            gradient="gradients" in self.needs,
+        )
+        found = self.attribute(scorer, baseline)
+        notes = list(found.notes)
+        for index, leaf in enumerate(scorer.points):
+            held = found.players is None or not bool((found.players[index] >= 0).any())
+            if held and not leaf.is_floating_point():
+                label = scorer.structure.label(index)
+                notes.append(f"{label} is {leaf.dtype}: held fixed, not explained (zeros)")
+        pack = (found.structure or scorer.structure).pack
+        return Explanation(
+            values=pack(found.values),
+            inputs=scorer.input_structure.pack(scorer.inputs),
+            score=found.score,
+            method=self.name,
+            settings=_plain(self),
+            paper=self.paper,
+            std_error=None if found.std_error is None else pack(found.std_error),
+            players=None if found.players is None else pack(found.players),
+            player_values=found.player_values,
+            player_std_error=found.player_std_error,
+            baseline=None if found.baseline is None else pack(found.baseline),
+            baseline_score=found.baseline_score,
+            target=scorer.target,
+            at=found.layer or (scorer.probe.name if scorer.probe else None),
+            evaluations=scorer.cost.evaluations,
+            gradients=scorer.cost.gradients,
+            seconds=time.perf_counter() - start,
+            checks=tuple(found.checks),
+            notes=tuple(notes),
+            legend=legend,
+            levels=self.levels,
+            model=model,
+        )
+
+
+def _plain(method: Method) -> dict[str, Any]:
+    """Settings as JSON can hold them."""
+    settings: dict[str, Any] = {}
+    for entry in dataclasses.fields(method):
+        value = getattr(method, entry.name)
+        simple = value is None or isinstance(value, bool | int | float | str)
+        settings[entry.name] = value if simple else getattr(value, "__qualname__", repr(value))
+    return settings
+
+
+def integer(name: str, value: Any) -> None:
+    """Refuse what is no whole number."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise BadInput(f"{name} must be an integer, not {value!r}")
+
+
+def positive_integer(name: str, value: Any) -> None:
+    """Refuse a count that is zero, negative, fractional or boolean."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise BadInput(f"{name} must be a positive integer, not {value!r}")
+
+
+def positive(name: str, value: Any) -> None:
+    """Refuse a number that is not positive and finite."""
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not 0 < value < float("inf")
+    ):
+        raise BadInput(f"{name} must be a positive number, not {value!r}")

@@ -1,0 +1,63 @@
+"""Models that are no PyTorch: anything that takes and returns numpy arrays."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from whyglass.core.errors import BadInput
+from whyglass.core.guards import BlackBox
+
+
+class NumpyModel(BlackBox):
+    """A function from a numpy array (B, ...) to one (B,) or (B, C), as a model that gives scores.
+
+    A scikit-learn pipeline's `predict_proba`, say, or a client of a remote service. The methods of
+    coalitions, occlusion and whatever else needs scores only can explain it.
+
+    Args:
+        predict: the function.
+        retries: how often to ask again after an `OSError`, the class of all errors of networks and
+            files; `wait` seconds before the first time, and twice as long before each next.
+
+    >>> import numpy as np, torch, whyglass
+    >>> model = whyglass.NumpyModel(lambda rows: rows[:, 0] * rows[:, 1])
+    >>> whyglass.ExactShapley()(model, torch.tensor([[2.0, 3.0]])).values
+    tensor([[3., 3.]])
+    """
+
+    def __init__(
+        self, predict: Callable[[Any], Any], *, retries: int = 0, wait: float = 1.0
+    ) -> None:
+        if not callable(predict):
+            raise BadInput(
+                f"predict must be a function of an array, not {type(predict).__name__}: for an "
+                "estimator of scikit-learn pass its predict_proba or predict"
+            )
+        if isinstance(retries, bool) or retries < 0 or not wait >= 0:
+            raise BadInput(f"retries and wait must be 0 or more, not {retries!r} and {wait!r}")
+        self._predict, self._retries, self._wait = predict, retries, wait
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        rows = inputs.detach().cpu().numpy()
+        found = np.asarray(self._ask(rows))
+        if found.dtype.kind not in "fiub":
+            raise BadInput(
+                f"the function returned {found.dtype}, not numbers: for a classifier of scikit-learn "
+                "pass predict_proba or decision_function"
+            )
+        wide = found.dtype.kind != "f" or found.dtype == np.float64
+        return torch.tensor(found, dtype=torch.float64 if wide else torch.float32)
+
+    def _ask(self, rows: Any) -> Any:
+        for attempt in range(self._retries):
+            try:
+                return self._predict(rows)
+            except OSError:
+                time.sleep(self._wait * 2**attempt)
+        return self._predict(rows)

@@ -1,0 +1,315 @@
+"""Scores and gradients of one batch of inputs, in pieces that fit memory, counted.
+
+A `Scorer` serves one call of one method. Its *point* is the thing explained: the inputs, or with
+`at` the output of a submodule, cut from the graph as a leaf with the rest of the network on top.
+Methods ask for scores or gradients at any points; each evaluation names the row of the batch it
+belongs to, which settles its target and whatever of the input is held fixed.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from whyglass.core import guards
+from whyglass.core.batching import Batches, out_of_memory
+from whyglass.core.inputs import Inputs, Leaves, Structure, concatenate, cut, explained, unpack
+from whyglass.core.submodule import Begin, Probe, Submodule
+from whyglass.core.target import ResolvedTarget, Rows, Target
+
+Points = Callable[[slice], Leaves]
+T = TypeVar("T")
+
+
+class Evaluated(NamedTuple):
+    """`piece` of the evaluations: scores (n,) or (n, K), the points, and their gradients if asked.
+
+    With K targets a gradient has the shape of its leaf and a last axis K.
+    """
+
+    piece: slice
+    scores: Tensor
+    points: Leaves
+    gradients: Leaves
+
+
+class Interception(Protocol):
+    """What stands around one forward pass and changes how scores are differentiated."""
+
+    def __enter__(self) -> Any: ...
+
+    def __exit__(self, exc_type: Any, exc_val: Any, exc_tb: Any, /) -> Any: ...
+
+    def begin(self, leaves: Leaves) -> None:
+        """Called with the leaves before anything uses them."""
+        ...
+
+    def end(self, scores: Tensor) -> Tensor:
+        """Called with the scores once the pass is over; what it returns is differentiated."""
+        ...
+
+
+@dataclass
+class Cost:
+    """Rows put through the model forwards, and backwards."""
+
+    evaluations: int = 0
+    gradients: int = 0
+
+
+class Scorer:
+    """Evaluates `target` of `model` around `inputs`.
+
+    `rows` is the batch size, `inputs` its leaves; `points` the explained leaves at the inputs, known
+    once `at_inputs` ran; `cost` what was spent. `interception` makes, for a piece of the evaluations
+    and its rows, what stands around their forward pass: of passes with gradients, and of others too
+    where `intercepts_scores`.
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        inputs: Inputs,
+        *,
+        target: Target = None,
+        output: guards.Selector = None,
+        at: str | nn.Module | None = None,
+        class_names: Sequence[str] | None = None,
+        batch_size: int | str = "auto",
+        gradient: bool = True,
+    ) -> None:
+        given, self.input_structure = unpack(inputs)
+        self.inputs = tuple(leaf.detach() for leaf in given)
+        guards.before(model, self.inputs, self.input_structure, gradient, at is None)
+        self.rows = len(self.inputs[0])
+        self.model, self.output = model, output
+        self.probe: Probe | None = None if at is None else Submodule(model, at)
+        self._scored = Submodule(model, output.at) if isinstance(output, guards.Layer) else None
+        self.structure = self.input_structure if at is None else Structure()
+        self.target = ResolvedTarget(target, self.rows, class_names)
+        self.points: Leaves = self.inputs
+        self.batches = Batches(model, self.inputs, at, batch_size)
+        self.cost = Cost()
+        self.interception: Callable[[slice, Rows], Interception] | None = None
+        self.intercepts_scores = False
+
+    @property
+    def many(self) -> bool:
+        """Whether scores and values have a last axis of targets."""
+        return self.target.many
+
+    def at_inputs(self, gradient: bool) -> Evaluated:
+        """The score at the inputs, and its gradient if asked. Comes first: it settles the target."""
+        parts = list(self._run(None, None, gradient))
+        whole = parts[0]
+        if len(parts) > 1:
+            whole = Evaluated(
+                slice(0, self.rows),
+                torch.cat([part.scores for part in parts]),
+                concatenate([part.points for part in parts]),
+                concatenate([part.gradients for part in parts]),
+            )
+        self.points = whole.points
+        return whole
+
+    def outside(self) -> Scorer:
+        """The same, asked about the inputs where `at` asks about a layer: shares target and cost."""
+        twin = copy.copy(self)
+        twin.probe, twin.structure, twin.points = None, self.input_structure, self.inputs
+        return twin
+
+    def scores(self, points: Points, rows: Tensor, unit: int = 1) -> Tensor:
+        """(N,) or (N, K) scores of N points; `points(piece)` makes the leaves of a piece.
+
+        A piece is a multiple of `unit` points where that many fit.
+        """
+        return torch.cat([part.scores for part in self._run(points, rows, False, unit)])
+
+    def mean_scores(self, background: Leaves) -> Tensor:
+        """(B,) or (B, K): the score of each row's target, averaged over N background rows."""
+        every = torch.arange(self.rows)
+
+        def summed(piece: slice) -> Tensor:
+            with torch.no_grad():
+                given = [leaf[piece].clone() for leaf in background]
+                output = guards.select(self._call(given), self.output)
+                guards.output_fits(output, piece.stop - piece.start, False)
+                rows = (one.expand(self.rows, *one.shape) for one in output)
+                return torch.stack([self.target.scores(row, every) for row in rows]).sum(0)
+
+        count = len(background[0])
+        found = [total for _, total in self._pieces(count, summed)]
+        mean = torch.stack(found).sum(0) / count
+        guards.finite(mean, "score", self.model)
+        return mean
+
+    def gradients_at(self, points: Points, rows: Tensor, unit: int = 1) -> Iterator[Evaluated]:
+        """Scores and gradients of N points, a piece at a time: constant memory at any N.
+
+        A piece is a multiple of `unit` points where that many fit.
+        """
+        return self._run(points, rows, True, unit)
+
+    def activations(self, inputs: Leaves) -> Leaves:
+        """N other inputs as points: themselves, or what the model makes of them at `at`."""
+        if self.probe is None:
+            return inputs
+        probe = self.probe
+
+        def activated(piece: slice) -> Leaves:
+            with torch.no_grad(), probe.leaf(None, False, None) as seen:
+                self.input_structure.call(self.model, [leaf[piece].clone() for leaf in inputs])
+            return seen.leaves(None)
+
+        return concatenate([made for _, made in self._pieces(len(inputs[0]), activated)])
+
+    def _run(
+        self, points: Points | None, rows: Tensor | None, gradient: bool, unit: int = 1
+    ) -> Iterator[Evaluated]:
+        """Evaluate points of these rows, or without any the inputs, every row in its order."""
+
+        def evaluated(piece: slice) -> Evaluated:
+            point = None if points is None else points(piece)
+            mine = piece if rows is None else rows[piece]
+            return self._evaluate(point, piece, mine, gradient)
+
+        count = self.rows if rows is None else len(rows)
+        for piece, result in self._pieces(count, evaluated, gradient, unit):
+            passes = len(self.target.terms) if gradient else 0
+            self.cost.gradients += (piece.stop - piece.start) * passes
+            yield result
+
+    def _pieces(
+        self, count: int, work: Callable[[slice], T], gradient: bool = False, unit: int = 1
+    ) -> Iterator[tuple[slice, T]]:
+        """`work` on each piece of `count` rows; out of memory halves the pieces that follow."""
+        start = 0
+        while start < count:
+            left = count - start
+            size = self.batches.size(left, gradient, unit)
+            piece = slice(start, start + size)
+            try:
+                with self.batches.weighed(size, left, gradient):
+                    result = work(piece)
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                self.batches.halve(size, error)
+                continue
+            self.cost.evaluations += size
+            start += size
+            yield piece, result
+
+    def _evaluate(
+        self, point: Leaves | None, piece: slice, rows: Rows, gradient: bool
+    ) -> Evaluated:
+        first = point is None
+        with (
+            torch.set_grad_enabled(gradient),
+            guards.recurrent(self.model, self.inputs[0].device),
+        ):
+            drawn = torch.get_rng_state() if first and not piece.start else None
+            scores, leaves = self._score(point, piece, rows, gradient, first)
+            if drawn is not None:
+                guards.repeatable(drawn, lambda: self._score(None, piece, rows, gradient, True)[0])
+            plain, total = scores.detach(), scores.sum()
+            guards.finite(plain, "score", self.model, total)
+            columns = scores.sum(0).unbind() if self.many else (total,)
+            slopes = self._slopes(columns, leaves) if gradient else ()
+        return Evaluated(piece, plain, tuple(leaf.detach() for leaf in leaves), slopes)
+
+    def _score(
+        self, point: Leaves | None, piece: slice, rows: Rows, gradient: bool, bind: bool
+    ) -> tuple[Tensor, Leaves]:
+        if self.interception is None or not (gradient or self.intercepts_scores):
+            return self._pass(point, piece, rows, gradient, bind, None)
+        around = self.interception(piece, rows)
+        with around:
+            scores, leaves = self._pass(point, piece, rows, gradient, bind, around.begin)
+        return around.end(scores), leaves
+
+    def _pass(
+        self,
+        point: Leaves | None,
+        piece: slice,
+        rows: Rows,
+        gradient: bool,
+        bind: bool,
+        begin: Begin | None,
+    ) -> tuple[Tensor, Leaves]:
+        if self.probe is None:
+            given = tuple(cut(leaf, piece) for leaf in self.inputs) if point is None else point
+            leaves = tuple(
+                leaf.detach().requires_grad_() if gradient and explained(leaf) else leaf.detach()
+                for leaf in given
+            )
+            if begin is not None:
+                begin(leaves)
+            # The model gets copies: an in-place first layer must not touch leaf or input.
+            result = self._call([leaf.clone() for leaf in leaves])
+            scores = self._target_of(result, piece, rows, gradient, bind)
+        else:
+            upstream = [leaf[rows].detach() for leaf in self.inputs]
+            if gradient and self.probe.within_graph:
+                upstream = [u.requires_grad_() if explained(u) else u for u in upstream]
+            with self.probe.leaf(None if point is None else point[0], gradient, begin) as seen:
+                result = self._call([leaf.clone() for leaf in upstream])
+            scores = self._target_of(result, piece, rows, gradient, bind)
+            leaves = seen.leaves(scores)
+        return scores, leaves
+
+    def _call(self, leaves: Sequence[Tensor]) -> Any:
+        """What the model, or the layer that is scored, makes of the inputs."""
+        if self._scored is None:
+            return self.input_structure.call(self.model, leaves)
+        with self._scored.watched() as found:
+            self.input_structure.call(self.model, leaves)
+        return self._scored.once(found)
+
+    def _target_of(
+        self, result: Any, piece: slice, rows: Rows, gradient: bool, bind: bool
+    ) -> Tensor:
+        output = guards.select(result, self.output)
+        guards.output_fits(output, piece.stop - piece.start, gradient)
+        if bind:
+            # Looking at the output is no part of the score.
+            with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]  no other way
+                self.target.bind(output, rows)
+        return self.target.scores(output, rows)
+
+    def _slopes(self, columns: Sequence[Tensor], leaves: Leaves) -> Leaves:
+        """The gradient of each target's scores, summed over the rows."""
+        wanted = [leaf for leaf in leaves if leaf.requires_grad]
+        found: list[tuple[Tensor | None, ...]] = [
+            torch.autograd.grad(
+                column, wanted, retain_graph=k + 1 < len(columns), allow_unused=True
+            )
+            for k, column in enumerate(columns)
+        ]
+        if any(all(slope is None for slope in slopes) for slopes in found):
+            raise guards.detached()
+        slopes: list[Tensor] = []
+        position = 0
+        for leaf in leaves:
+            parts: list[Tensor] = []
+            for gradients in found:
+                slope = gradients[position] if leaf.requires_grad else None
+                parts.append(
+                    torch.zeros_like(leaf, dtype=_wide(leaf))
+                    if slope is None
+                    else slope.to(_wide(leaf))
+                )
+            position += leaf.requires_grad
+            slopes.append(torch.stack(parts, -1) if self.many else parts[0])
+            guards.finite(slopes[-1], "gradient", self.model)
+        return tuple(slopes)
+
+
+def _wide(leaf: Tensor) -> torch.dtype:
+    """Half precision is accumulated, and held leaves are filled, in float32."""
+    return torch.float64 if leaf.dtype == torch.float64 else torch.float32

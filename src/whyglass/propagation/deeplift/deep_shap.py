@@ -1,0 +1,125 @@
+"""Deep SHAP: DeepLIFT averaged over a background set of baselines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from whyglass.core.baseline import Baseline, background
+from whyglass.core.checks import completeness
+from whyglass.core.errors import BadInput
+from whyglass.core.inputs import Leaves, explained, times
+from whyglass.core.method import Attribution
+from whyglass.core.paper import Paper
+from whyglass.core.scorer import Rows, Scorer
+from whyglass.propagation.deeplift.difference_method import TOLERANCE, DifferenceMethod, Pass
+from whyglass.propagation.engine.interception import visible
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeepSHAP(DifferenceMethod):
+    r"""Mean of DeepLIFT's values over the rows x' of a background set.
+
+    .. math:: R_i = \frac{1}{|D|} \sum_{x' \in D} m_i(x') (x_i - x'_i)
+
+    The values add up to S(x) minus the mean score of the background, to rounding. The standard error
+    is that of the mean over background rows, as if they were drawn from a population. Units: score.
+    Source: Lundberg & Lee (2017), section 4.2.
+
+    >>> import torch, whyglass
+    >>> model = lambda x: torch.relu(x[:, 0]) * x[:, 1]
+    >>> rows = whyglass.Background(torch.tensor([[0.0, 0.0], [1.0, 1.0]]))
+    >>> whyglass.DeepSHAP()(model, torch.tensor([[2.0, 3.0]]), baseline=rows).values
+    tensor([[2.5000, 3.0000]])
+    """
+
+    name: ClassVar[str] = "deep-shap"
+    shows: ClassVar[str] = (
+        "What each feature's difference from typical inputs did to the score; the parts sum to it."
+    )
+    cost: ClassVar[str] = "1 gradient + 1 score a background row"
+    baseline_is: ClassVar[Literal["unused", "row", "background"]] = "background"
+    paper: ClassVar[Paper] = Paper(
+        "Scott M. Lundberg and Su-In Lee",
+        "A Unified Approach to Interpreting Model Predictions",
+        "NeurIPS",
+        2017,
+        "https://arxiv.org/abs/1705.07874",
+    )
+
+    def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
+        visible(scorer.model)
+        if scorer.probe is None and not all(map(explained, scorer.inputs)):
+            raise BadInput(
+                "deep SHAP replaces every input by the background's, so all must be floats: wrap the "
+                "model in a callable that holds the others fixed, or explain at= a layer"
+            )
+        given = background(baseline, scorer)
+        here = scorer.at_inputs(gradient=False)
+        starts = scorer.activations(given)
+        width, count = scorer.rows, len(starts[0])
+        rows = torch.arange(width).repeat(count)
+        which = torch.arange(count).repeat_interleave(width)
+        passes: list[Pass] = []
+
+        def around(piece: slice, _rows: Rows) -> Pass:
+            passes.append(Pass(tuple(s[which[piece]] for s in starts), self.rule, self.unsupported))
+            return passes[-1]
+
+        def points(piece: slice) -> Leaves:
+            return tuple(point[rows[piece]] for point in scorer.points)
+
+        scorer.interception = around
+        shape = tuple(here.scores.shape[1:])
+        sums = [
+            [
+                torch.zeros((*p.shape, *shape), dtype=torch.float64, device=p.device)
+                for p in scorer.points
+            ]
+            for _ in range(2)
+        ]
+        start_scores = torch.zeros(here.scores.shape, dtype=torch.float64)
+        accepted: set[str] = set()
+        for part in scorer.gradients_at(points, rows):
+            mine = rows[part.piece]
+            steps = tuple(
+                p - s[which[part.piece]] for p, s in zip(part.points, starts, strict=True)
+            )
+            for leaf, value in enumerate(times(part.gradients, steps, scorer.many)):
+                place = mine.to(value.device)
+                for power, total in enumerate(sums, 1):
+                    total[leaf].index_add_(0, place, value.double() ** power)
+            done = passes.pop()
+            assert done.start_scores is not None
+            start_scores.index_add_(0, mine, done.start_scores.double().cpu())
+            accepted |= set(done.accepted)
+        scorer.interception = None
+        scorer.cost.evaluations += len(rows)
+        values = tuple(total / count for total in sums[0])
+        spread = [
+            (square / count - value**2).clamp_min(0)
+            for square, value in zip(sums[1], values, strict=True)
+        ]
+        expected = (start_scores / count).to(here.scores)
+        notes = (
+            [f"passed by their plain gradient: {', '.join(sorted(accepted))}"] if accepted else []
+        )
+        return Attribution(
+            tuple(_narrow(value, p) for value, p in zip(values, scorer.points, strict=True)),
+            here.scores,
+            expected,
+            tuple(start.mean(0, keepdim=True) for start in starts),
+            tuple(
+                _narrow((s / max(count - 1, 1)).sqrt(), p)
+                for s, p in zip(spread, scorer.points, strict=True)
+            ),
+            checks=(completeness(values, here.scores, expected, TOLERANCE),),
+            notes=notes,
+        )
+
+
+def _narrow(value: Tensor, point: Tensor) -> Tensor:
+    return value if point.dtype == torch.float64 else value.float()

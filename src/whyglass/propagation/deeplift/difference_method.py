@@ -1,0 +1,135 @@
+"""What DeepLIFT and its kin share: a pass at the inputs and, beside it, at a baseline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from whyglass.core.baseline import Baseline, resolve
+from whyglass.core.checks import completeness
+from whyglass.core.inputs import Leaves, explained, times
+from whyglass.core.method import Attribution, Axiom, Method
+from whyglass.core.scorer import Scorer
+from whyglass.propagation.deeplift import closed_forms as closed
+from whyglass.propagation.deeplift import rules
+from whyglass.propagation.deeplift.pooling import max_pool
+from whyglass.propagation.deeplift.reveal_cancel import Sum, reveal_cancel
+from whyglass.propagation.engine.calls import Call, Policy, Table
+from whyglass.propagation.engine.interception import Propagation, intercepted, one_of
+from whyglass.propagation.engine.linear_operations import joins, norm_scale, weight_place
+from whyglass.propagation.engine.operations import MAX_POOLS
+
+NAMED = dict.fromkeys(MAX_POOLS, max_pool) | {
+    "logsumexp": closed.logsumexp,
+    "quotient": rules.quotient,
+    "softmax": closed.softmax,
+    "layer_norm": closed.norm,
+    "rms_norm": closed.norm,
+    "batch_norm": rules.batch_norm,
+}
+TOLERANCE = 1e-3
+Differences = Literal["rescale", "reveal-cancel", "reveal-cancel-dense"]
+
+
+class Pass(Propagation):
+    """A forward pass at the inputs and, beside it, at the baseline."""
+
+    def __init__(self, starts: Leaves, rule: Differences, unsupported: Policy) -> None:
+        self._scratch = rules.Scratch()
+        table = Table(
+            self._rescale if rule == "rescale" else self._reveal_cancel,
+            rules.product,
+            by_name=NAMED,
+        )
+        super().__init__(table, shadows=True, unsupported=unsupported)
+        self._starts, self._rule = starts, rule
+        self._records = rule != "rescale"
+        self._sums: dict[int, Sum] = self.memory()
+        self.start_scores: Tensor | None = None
+
+    def begin(self, leaves: Leaves) -> None:
+        """Follow the leaves; integer ones are the same at the baseline."""
+        for leaf, start in zip(leaves, self._starts, strict=True):
+            if explained(leaf):
+                self.track(leaf, start)
+
+    def end(self, scores: Tensor) -> Tensor:
+        """The scores at the baseline come with the pass."""
+        self.start_scores = self.at_baseline(scores).detach()
+        return scores
+
+    def made(self, call: Call, result: Any) -> None:
+        """Remember weighted sums, for the rule that looks at their terms."""
+        if call.op == "batch_norm":
+            before = self._sums.get(id(call.leaves[call.operands[0]]))
+            if before is not None and before.scale is None and joins(before.call):
+                self._sums[id(result)] = Sum(before.call, norm_scale(call))
+        elif weight_place(call) is not None and (
+            self._rule == "reveal-cancel" or not call.op.startswith("conv")
+        ):
+            self._sums[id(result)] = Sum(call)
+
+    def _reveal_cancel(self, call: Call) -> Tensor:
+        source = self._sums.get(id(call.leaves[call.operands[0]]))
+        return self._rescale(call) if source is None else reveal_cancel(call, source)
+
+    def _rescale(self, call: Call) -> Tensor:
+        return rules.rescale(call, self._scratch)
+
+
+def propagate(
+    scorer: Scorer, baseline: Baseline, rule: Differences, unsupported: Policy
+) -> tuple[Attribution, list[Pass]]:
+    """DeepLIFT's answer, and the passes that it came from."""
+    if scorer.probe is not None:
+        scorer.at_inputs(gradient=False)
+    starts = resolve(baseline, scorer)
+    here, passes = intercepted(
+        scorer, lambda piece: Pass(tuple(start[piece] for start in starts), rule, unsupported)
+    )
+    scorer.cost.evaluations += scorer.rows
+    found = [p.start_scores for p in passes if p.start_scores is not None]
+    start_scores = torch.cat(found)
+    steps = tuple(
+        point - start if explained(point) else torch.zeros_like(point, dtype=torch.float32)
+        for point, start in zip(scorer.points, starts, strict=True)
+    )
+    values = times(here.gradients, steps, scorer.many)
+    accepted = sorted({op for p in passes for op in p.accepted})
+    notes = [f"passed by their plain gradient: {', '.join(accepted)}"] if accepted else []
+    answer = Attribution(
+        values,
+        here.scores,
+        start_scores,
+        starts,
+        checks=(completeness(values, here.scores, start_scores, TOLERANCE),),
+        notes=notes,
+    )
+    return answer, passes
+
+
+@dataclass(frozen=True, kw_only=True)
+class DifferenceMethod(Method):
+    """Abstract: differences from a baseline passed back by DeepLIFT's rules.
+
+    Args:
+        rule: for functions of one number. "rescale" passes the mean slope. "reveal-cancel" gives the
+            positive and the negative terms of the weighted sum before it a slope each, which shows
+            terms that cancel; where there is no such sum it is the same. "reveal-cancel-dense" keeps
+            convolutions to "rescale".
+        unsupported: "error" refuses an operation without a rule; "gradient" takes its plain gradient
+            and records it in the notes.
+    """
+
+    rule: Differences = "rescale"
+    unsupported: Policy = "error"
+
+    family: ClassVar[str] = "propagation"
+    axioms: ClassVar[tuple[Axiom, ...]] = ("completeness", "sensitivity", "dummy")
+
+    def __post_init__(self) -> None:
+        one_of("rule", self.rule, Differences)
+        one_of("unsupported", self.unsupported, Policy)

@@ -1,0 +1,86 @@
+"""DeepLIFT's RevealCancel rule: positive and negative terms of a sum have a multiplier each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from whyglass.propagation.deeplift.rules import SAME
+from whyglass.propagation.engine.calls import Call, derivative
+from whyglass.propagation.engine.linear_operations import scaled, unbiased, weight_place
+
+
+@dataclass(frozen=True)
+class Sum:
+    """A weighted operation as the source of a sum; `scale` is that of a batch norm behind it."""
+
+    call: Call
+    scale: Tensor | None = None
+
+
+class _Apart(torch.autograd.Function):
+    """y as it is; backwards a multiplier for the positive terms of the sum and one for the negative."""
+
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, y: Tensor, cancelled: _Cancelled) -> Tensor:
+        ctx.cancelled = cancelled
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *multipliers: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.cancelled.back(multipliers[0]), None, None
+
+
+@dataclass(frozen=True)
+class _Cancelled:
+    """The positive and negative terms of a sum, as graphs over the rises and falls of its input."""
+
+    parts: tuple[Tensor, Tensor]
+    ways: tuple[Tensor, Tensor]
+    slopes: tuple[Tensor, Tensor]
+
+    def back(self, multiplier: Tensor) -> Tensor:
+        over = [multiplier * slope for slope in self.slopes]
+        up, down = torch.autograd.grad(self.parts, self.ways, over, retain_graph=True)
+        rise, fall = self.ways
+        return torch.where(rise > 0, up, torch.where(fall < 0, down, (up + down) / 2))
+
+
+def reveal_cancel(call: Call, source: Sum) -> Tensor:
+    """Elementwise y = f(x) of a sum x, whose positive and negative terms have a multiplier each.
+
+    Each is the mean effect of adding those terms before the others and after them:
+    dy+ = (f(x' + dx+) - f(x') + f(x' + dx+ + dx-) - f(x' + dx-)) / 2, and dy- likewise.
+    Shrikumar et al. (2017), section 3.5.3.
+    """
+    place, before = call.operands[0], call.baseline_leaves[call.operands[0]]
+    given = source.call.operands[0]
+    u, start = source.call.leaves[given], source.call.baseline_leaves[given]
+    weights = weight_place(source.call)
+    assert weights is not None
+    w = scaled(source.call.leaves[weights].detach(), source.scale)
+    step = u.detach() - start
+    ways = (step.clamp_min(0).requires_grad_(), step.clamp_max(0).requires_grad_())
+    with torch.enable_grad():
+        terms = [
+            [unbiased(source.call, {given: way}, part) for way in ways]
+            for part in (w.clamp_min(0), w.clamp_max(0))
+        ]
+        parts = (terms[0][0] + terms[1][1], terms[0][1] + terms[1][0])
+    with torch.no_grad():
+        y = call.run({place: call.leaves[place].detach()})
+        at_start = call.at_baseline
+        alone = [call.run({place: before + part}) for part in parts]
+        slopes: list[Tensor] = []
+        size = torch.maximum(call.leaves[place].detach().abs(), before.abs())
+        for part, one, other in zip(parts, alone, alone[::-1], strict=True):
+            slope = (one - at_start + y - other) / (2 * part)
+            near = part.abs() <= SAME.get(y.dtype, 1e-6) * size
+            if bool(near.any()):
+                slope = torch.where(near, (derivative(call) + derivative(call, before)) / 2, slope)
+            slopes.append(slope)
+    cancelled = _Cancelled(parts, ways, (slopes[0], slopes[1]))
+    return _Apart.apply(u, y, cancelled)

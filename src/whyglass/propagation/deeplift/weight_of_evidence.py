@@ -1,0 +1,109 @@
+"""Weight of evidence: what each input says for a class and against its complement."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from whyglass.core.baseline import Baseline
+from whyglass.core.errors import BadInput
+from whyglass.core.method import Attribution
+from whyglass.core.paper import Paper
+from whyglass.core.scorer import Scorer
+from whyglass.core.target import Contrast, LogOdds, Probability, Several, Single, Target
+from whyglass.propagation.deeplift.difference_method import DifferenceMethod, propagate
+
+EXACT = "one layer: the evidence is exact"
+SPREAD = (
+    "deeper than one layer, or more than two classes: evidence distributed by DeepLIFT's rules, one "
+    "of several ways"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightOfEvidence(DifferenceMethod):
+    r"""Evidence that each input gives for a class H against its complement.
+
+    .. math:: W(H:E) = \ln \frac{P(E|H)}{P(E|\bar H)}
+        = \ln \frac{P(H|E)}{P(\bar H|E)} - \ln \frac{P(H)}{P(\bar H)} = R_0 + \sum_i R_i
+
+    The network gives P(H|E), so the target is a class, or `LogOdds` of one, and the output must be
+    logits; an output of one logit is the log-odds itself. `score` is W; `baseline_score` is R_0, what
+    the baseline says by itself: at zeros, the default, that is the bias. In one layer with a sigmoid,
+    or a softmax of two classes, R_i = w_i (x_i - x'_i) exactly. In deeper networks the values are
+    DeepLIFT's, one of several ways to pass evidence back. With more than two classes the log-odds are
+    not additive in the inputs even in one layer, and the values are DeepLIFT's too. A note says which
+    case it was. Units: nats (natural logarithm). Source: Good (1977); for additive classifiers
+    Poulin et al. (2006).
+
+    Args:
+        prior: P(H), between 0 and 1. It moves `score` and `baseline_score`, never the values.
+
+    Raises:
+        BadInput: the target is a probability, a contrast or a callable, or the network ends in a
+            sigmoid, so that its output is no logit.
+
+    >>> import torch, whyglass
+    >>> logit = lambda x: x.sum(1) - 1
+    >>> found = whyglass.WeightOfEvidence()(logit, torch.tensor([[2.0, 0.0]]))
+    >>> found.values, found.score, found.baseline_score
+    (tensor([[2., 0.]]), tensor([1.]), tensor([-1.]))
+    """
+
+    prior: float = 0.5
+
+    name: ClassVar[str] = "weight-of-evidence"
+    shows: ClassVar[str] = (
+        "How much each feature speaks for the class against all others together, in log-odds."
+    )
+    cost: ClassVar[str] = "1 gradient + 1 score"
+    baseline_is: ClassVar[Literal["unused", "row", "background"]] = "row"
+    paper: ClassVar[Paper] = Paper(
+        "Brett Poulin, Roman Eisner, Duane Szafron, Paul Lu, Russ Greiner, David S. Wishart, "
+        "Alona Fyshe, Brandon Pearcy, Cam MacDonell and John Anvik",
+        "Visual Explanation of Evidence in Additive Classifiers",
+        "IAAI",
+        2006,
+        "https://webdocs.cs.ualberta.ca/~duane/publications/abstracts/2006iaai.shtml",
+    )
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.prior, float) or not 0 < self.prior < 1:  # pyright: ignore[reportUnnecessaryIsInstance]  users pass anything
+            raise BadInput(f"prior must be a probability between 0 and 1, not {self.prior!r}")
+        super().__post_init__()
+
+    def question(self, target: Target) -> Target:
+        if isinstance(target, Several):
+            return Several(*map(_log_odds, target.targets))
+        return _log_odds(target)
+
+    def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
+        found, passes = propagate(scorer, baseline, self.rule, self.unsupported)
+        if any(one.last == "sigmoid" for one in passes):
+            raise BadInput(
+                "the network ends in a sigmoid, so its output is a probability and no logit: let the "
+                "model return what goes into the sigmoid, which is the log-odds"
+            )
+        assert found.baseline_score is not None
+        prior = math.log(self.prior / (1 - self.prior))
+        exact = not any(one.met or one.accepted for one in passes)
+        return dataclasses.replace(
+            found,
+            score=found.score - prior,
+            baseline_score=found.baseline_score - prior,
+            notes=[*found.notes, EXACT if exact else SPREAD],
+        )
+
+
+def _log_odds(single: Single) -> LogOdds:
+    if isinstance(single, LogOdds):
+        return single
+    if isinstance(single, Probability | Contrast) or callable(single):
+        kind = type(single).__name__ if isinstance(single, Probability | Contrast) else "callable"
+        raise BadInput(
+            f"target {kind} has no complement to weigh against: give a class (its number, its name, "
+            'None for the predicted one) or LogOdds of one; "deeplift" explains any other score'
+        )
+    return LogOdds(single)

@@ -1,0 +1,1 @@
+"""Interception of operations, and how composite operations fall into elementary ones."""

@@ -1,0 +1,1 @@
+"""Methods that change which signals pass a nonlinearity backwards."""

@@ -1,0 +1,87 @@
+"""Rules for the nonlinearities that gate, and what guided backprop and deconvolution share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from whyglass.core.baseline import Baseline
+from whyglass.core.checks import not_flat
+from whyglass.core.method import Attribution, Method
+from whyglass.core.scorer import Scorer
+from whyglass.propagation.engine.calls import Call, Rule, Table
+from whyglass.propagation.engine.interception import Propagation, intercepted
+from whyglass.propagation.engine.operations import GATES
+
+RISING = frozenset({"relu", "relu6", "hardtanh", "elu", "selu", "celu", "softplus", "threshold"})
+
+
+class _Positive(torch.autograd.Function):
+    """y as it is; backwards the positive part of the gradient, to whatever y is made of."""
+
+    @staticmethod
+    def forward(ctx: Any, source: Tensor, y: Tensor) -> Tensor:
+        return y.view_as(y)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0].clamp_min(0), None
+
+
+class _PositiveAfter(torch.autograd.Function):
+    """x as it is; backwards the positive part of what a rising gate has just made, in its place."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0].clamp_min_(0)
+
+
+def guided(call: Call) -> Tensor:
+    """m_x = f'(x) max(m_y, 0): for ReLU both the input and the gradient must be positive."""
+    if call.op in RISING:
+        # f' is not negative, so that the cut can follow it: no new memory, and no other reader.
+        place = call.operands[0]
+        return call.run({place: _PositiveAfter.apply(call.leaves[place])})
+    y = call.run()
+    return _Positive.apply(y, y.detach())
+
+
+def deconvolved(call: Call) -> Tensor:
+    """m_x = max(m_y, 0), whatever the input was."""
+    x = call.leaves[call.operands[0]]
+    with torch.no_grad():
+        y = call.run()
+    return _Positive.apply(x, y)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatedMethod(Method):
+    """Abstract: the gradient with another backward pass through every gating nonlinearity.
+
+    Gates are relu, relu6, hardtanh, leaky relu, prelu, elu, celu, selu, gelu, silu, mish, hardswish,
+    softplus and threshold, as modules, functions or methods, in place or not. Every other operation
+    passes its own gradient.
+    """
+
+    family: ClassVar[str] = "propagation"
+    cost: ClassVar[str] = "1 gradient"
+    gate: ClassVar[Rule]
+
+    def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
+        table = Table(
+            None, None, by_name=dict.fromkeys(GATES, type(self).gate), decompose=False, total=True
+        )
+        here, passes = intercepted(scorer, lambda _: Propagation(table, shadows=False))
+        met = sorted(set().union(*(made.met for made in passes)))
+        note = (
+            f"changed at {', '.join(met)}" if met else "no gate was met: this is the plain gradient"
+        )
+        checks = (not_flat(here.gradients, scorer.many),)
+        return Attribution(here.gradients, here.scores, checks=checks, notes=(note,))

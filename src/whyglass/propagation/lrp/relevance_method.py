@@ -1,0 +1,132 @@
+"""What the methods of the LRP family share: the pass, the check of conservation, what was absorbed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from whyglass.core.baseline import Baseline
+from whyglass.core.checks import Check, completeness_gap, worst_target
+from whyglass.core.inputs import flat_sum, times
+from whyglass.core.method import Attribution, Method
+from whyglass.core.scorer import Evaluated, Scorer
+from whyglass.propagation.engine.calls import Policy
+from whyglass.propagation.engine.interception import Propagation, intercepted, layers_of, one_of
+from whyglass.propagation.lrp.composites import Composite, composite
+from whyglass.propagation.lrp.modified_gradient import Coefficients, OtherRule, fits
+from whyglass.propagation.lrp.relevance import Bias, Products, Relevance
+from whyglass.propagation.lrp.rules import Rule
+
+TOLERANCE = 0.01
+MOST = 100.0
+TOLD = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelevanceMethod(Method):
+    """Abstract: relevance passed back from the score by the rules of a composite.
+
+    Args:
+        rule: a preset's name, a rule for every weighted operation, or a `Composite`.
+        bias: "share" lets biases take their share, as zennit and Captum do; "ignore" leaves them out of
+            the denominators, so that relevance is conserved.
+        unsupported: "error" refuses an operation without a rule; "gradient" passes it by the first
+            order of its expansion and records it in the notes.
+    """
+
+    rule: str | Rule | Composite = "epsilon"
+    bias: Bias = "share"
+    unsupported: Policy = "error"
+
+    family: ClassVar[str] = "propagation"
+    cost: ClassVar[str] = "1 gradient"
+    products: ClassVar[Products] = "signal"
+
+    def __post_init__(self) -> None:
+        composite(self.rule)
+        one_of("bias", self.bias, Bias)
+        one_of("unsupported", self.unsupported, Policy)
+
+    def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
+        by_value = self._by_value(scorer)
+        if by_value is not None:
+            here, passes = by_value
+            values, notes = times(here.gradients, here.points, scorer.many), _accepted(passes)
+        else:
+            here, carried = self.carried(scorer)
+            values, notes = here.gradients, _absorbed(carried) + _accepted(carried)
+        return Attribution(
+            values,
+            here.scores,
+            checks=(conservation(values, here.scores), cancellation(values, here.scores)),
+            notes=notes,
+        )
+
+    def _by_value(self, scorer: Scorer) -> tuple[Evaluated, list[Coefficients]] | None:
+        """Relevance over value, which takes less time, if the rules that are met allow it."""
+        rules = composite(self.rule)
+        if self.bias != "share" or not fits(rules):
+            return None
+        by_name = any(clause.layers for clause in rules.clauses)
+        layers = layers_of(scorer.model) if by_name else {}
+        try:
+            return intercepted(
+                scorer, lambda _: Coefficients(rules, self.products, self.unsupported, layers)
+            )
+        except OtherRule:
+            return None
+
+    def carried(self, scorer: Scorer, keep: bool = False) -> tuple[Evaluated, list[Relevance]]:
+        """Relevance itself, carried back by any rule; the passes remember it if they are to keep it."""
+        rules, layers = composite(self.rule), layers_of(scorer.model)
+        return intercepted(
+            scorer,
+            lambda _: Relevance(rules, self.bias, self.products, self.unsupported, layers, keep),
+        )
+
+
+def conservation(values: Sequence[Tensor], score: Tensor) -> Check:
+    """The relevance that arrived is the score, row by row."""
+    rows = worst_target(completeness_gap(values, score.double()))
+    worst = max(rows)
+    return Check(
+        "conservation",
+        worst,
+        TOLERANCE,
+        "pass" if worst <= TOLERANCE else "warn",
+        f"the relevance that arrived differs from the score by {worst:.2g} of it; biases, epsilons, "
+        "softmax and constants, such as a class token, can take some",
+        rows,
+    )
+
+
+def cancellation(values: Sequence[Tensor], score: Tensor) -> Check:
+    """How many times the score the sizes of the values add up to, row by row."""
+    size = flat_sum([value.abs() for value in values], score.dim() == 2)
+    rows = worst_target(size / score.double().abs().clamp_min(1e-30))
+    worst = max(rows)
+    text = f"the sizes of the values add up to {worst:.3g} times the score"
+    if worst > MOST:
+        text += ': large values cancel, which rule="gamma" or a larger epsilon keeps down'
+    verdict = "pass" if worst <= MOST else "warn"
+    return Check("cancellation", worst, MOST, verdict, text, rows)
+
+
+def _absorbed(passes: Sequence[Relevance]) -> list[str]:
+    seeded = sum(made.seeded for made in passes)
+    absorbed: dict[str, float] = {}
+    for made in passes:
+        for name, lost in made.absorbed.items():
+            absorbed[name] = absorbed.get(name, 0.0) + lost
+    order = sorted(absorbed, key=lambda name: -abs(absorbed[name]))[:TOLD]
+    shares = [(name, absorbed[name] / seeded) for name in order if seeded]
+    told = [f"{name} {share:.1%}" for name, share in shares if abs(share) >= 5e-4]
+    return [f"did not pass all of the relevance: {', '.join(told)}"] if told else []
+
+
+def _accepted(passes: Sequence[Propagation]) -> list[str]:
+    accepted = sorted({op for made in passes for op in made.accepted})
+    return [f"passed by their first order: {', '.join(accepted)}"] if accepted else []

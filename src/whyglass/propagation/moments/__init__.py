@@ -1,0 +1,1 @@
+"""Means and variances passed forwards: DASP."""

@@ -1,0 +1,305 @@
+"""The game: players, absence, memory of what was evaluated."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.zoo.networks import ZOO
+from whyglass import (
+    Background,
+    BadInput,
+    Blur,
+    Conditional,
+    Deletion,
+    ExactShapley,
+    Explanation,
+    Gaussian,
+)
+from whyglass.coalition.game.game import Game, members
+from whyglass.coalition.game.maskers import masker
+from whyglass.coalition.game.players import gather
+from whyglass.core.scorer import Scorer
+
+
+def game_of(model: Any, x: Any, baseline: Any = None, players: Any = None, **more: Any) -> Game:
+    scorer = Scorer(model, x, gradient=False, **more)
+    team = gather(players, scorer)
+    absent = masker(baseline, scorer, team)
+    return Game(scorer, absent, team, scorer.at_inputs(False))
+
+
+def rows(count: int, columns: int = 4, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(count, columns, generator=generator, dtype=torch.float64)
+
+
+def bent(x: Tensor) -> Tensor:
+    return (x[:, 0] * x[:, 1]).tanh() + x[:, 2] ** 2 - x[:, 0] * x[:, 3]
+
+
+class TestValue:
+    """The worth of a coalition, by hand."""
+
+    def test_against_a_baseline_row(self) -> None:
+        x, other = rows(3), rows(1, seed=1)
+        coalitions = members(torch.arange(16), 4)
+        found = game_of(bent, x, other).value(coalitions)
+        for s, row in itertools.product(range(16), range(3)):
+            expected = bent(torch.where(coalitions[s], x[row], other[0])[None])[0]
+            torch.testing.assert_close(found[row, s, 0], expected)
+
+    def test_every_background_row_counts_the_same(self) -> None:
+        x, data = rows(3), rows(5, seed=1)
+        coalitions = members(torch.arange(16), 4)
+        game = game_of(bent, x, Background(data))
+        found = game.value(coalitions)
+        for s, row in itertools.product(range(16), range(3)):
+            expected = bent(torch.where(coalitions[s], x[row], data)).mean()
+            torch.testing.assert_close(found[row, s, 0], expected)
+        torch.testing.assert_close(game.every(), found)
+        torch.testing.assert_close(game.empty[:, 0], bent(data).mean().expand(3))
+
+    def test_no_play_is_evaluated_twice(self) -> None:
+        x, data = rows(2), rows(3, seed=1)
+        seen: list[bytes] = []
+
+        def model(given: Tensor) -> Tensor:
+            seen.extend(row.numpy().tobytes() for row in given)
+            return bent(given)
+
+        game = game_of(model, x, Background(data))
+        before = game.value(members(torch.tensor([3, 5, 3, 15, 0]), 4))
+        again = game.value(members(torch.tensor([5, 6, 3, 12]), 4))
+        # Two inputs, three background rows for each, four coalitions with three rows for each.
+        assert len(seen) == 2 * (1 + 3 + 4 * 3) == game.scorer.cost.evaluations == 2 * game.spent
+        assert len(set(seen)) == 2 + 3 + 2 * 4 * 3
+        torch.testing.assert_close(again[:, 0], before[:, 1], rtol=0, atol=0)
+        torch.testing.assert_close(again[:, 2], before[:, 2], rtol=0, atol=0)
+
+    def test_rows_that_are_done_cost_nothing(self) -> None:
+        game = game_of(bent, rows(4))
+        game.value(members(torch.tensor([3]), 4))
+        spent = game.scorer.cost.evaluations
+        kept = torch.tensor([1, 3])
+        found = game.value(members(torch.tensor([3, 5]), 4), kept)
+        assert game.scorer.cost.evaluations == spent + 2
+        whole = game_of(bent, rows(4)).value(members(torch.tensor([3, 5]), 4))
+        torch.testing.assert_close(found, whole[kept])
+
+    @pytest.mark.parametrize("players", [5, 40, 70])
+    def test_many_players_have_keys_of_their_own(self, players: int) -> None:
+        x = torch.ones(1, players, dtype=torch.float64)
+        weights = torch.randn(players, generator=torch.Generator().manual_seed(0)).double()
+        game = game_of(lambda given: given @ weights, x)
+        coalitions = torch.rand(50, players, generator=torch.Generator().manual_seed(1)) > 0.5
+        for _ in range(2):
+            torch.testing.assert_close(
+                game.value(coalitions)[0, :, 0], coalitions.double() @ weights
+            )
+
+
+class TestPlayers:
+    """Who stands or falls together."""
+
+    def test_channels_of_an_image_go_together(self) -> None:
+        team = gather(
+            None, Scorer(lambda x: x.sum((1, 2, 3)), torch.rand(2, 3, 4, 5), gradient=False)
+        )
+        assert team.count == 20
+        assert team.masks[0].shape == (1, 4, 5)
+
+    def test_windows(self) -> None:
+        scorer = Scorer(lambda x: x.sum((1, 2, 3)), torch.rand(2, 3, 5, 8), gradient=False)
+        team = gather(2, scorer)
+        assert team.count == 4
+        assert team.masks[0][0].tolist() == [[0] * 4 + [1] * 4] * 3 + [[2] * 4 + [3] * 4] * 2
+
+    def test_values_are_spread_over_the_features_and_add_up(self) -> None:
+        x, groups = rows(3), (0, 1, 0, -1)
+        found = ExactShapley(players=groups)(bent, x)
+        assert found.player_values is not None
+        assert found.player_values.shape == (3, 2)
+        torch.testing.assert_close(found.values[:, 0], found.player_values[:, 0] / 2)
+        torch.testing.assert_close(found.values[:, 1], found.player_values[:, 1])
+        torch.testing.assert_close(found.values[:, 2], found.values[:, 0])
+        assert not found.values[:, 3].any()
+        torch.testing.assert_close(found.values.sum(1), found.score - found.baseline_score)
+        # What no player holds is present even where nobody is.
+        alone = torch.tensor([0.0, 0.0, 0.0, 1.0]) * x
+        torch.testing.assert_close(found.baseline_score, bent(alone))
+
+    def test_a_mask_of_an_image_with_and_without_channels(self) -> None:
+        x = torch.rand(2, 3, 4, 4, dtype=torch.float64)
+        flat = torch.arange(4).repeat_interleave(4).reshape(4, 4)
+        apart = torch.arange(3)[:, None, None].expand(3, 4, 4)
+        weights = torch.rand(3, 4, 4, dtype=torch.float64)
+        by_line = ExactShapley(players=flat)(lambda g: (g * weights).sum((1, 2, 3)), x)
+        by_channel = ExactShapley(players=apart)(lambda g: (g * weights).sum((1, 2, 3)), x)
+        assert by_line.values.shape == (2, 1, 4, 4)
+        assert by_channel.values.shape == x.shape
+        torch.testing.assert_close(by_line.player_values, (x * weights).sum((1, 3)))
+        torch.testing.assert_close(by_channel.player_values, (x * weights).sum((2, 3)))
+
+    def test_two_inputs_with_masks_of_their_own(self) -> None:
+        network = ZOO["two-inputs"]
+        model, x = network.make(), network.inputs()
+        found = ExactShapley(players=((0, 0, 1, 1), (-1, -1, -1)))(model, x)
+        assert found.player_values.shape == (3, 2)
+        assert not found.values[1].any()
+        torch.testing.assert_close(found.values[0].sum(1), found.score - found.baseline_score)
+        assert isinstance(found.players, tuple)
+
+    @pytest.mark.parametrize(
+        ("players", "words"),
+        [
+            ((0, 2, 0, 2), "every number from 0"),
+            ((-1, -1, -1, -1), "every number"),
+            ((0, 1), "broadcast"),
+            ((0.5, 1.0, 0.0, 0.0), "integers"),
+            (0, "windows"),
+            (True, "windows"),
+            ({"a": (0, 1)}, "mask"),
+            (("a",), "mask"),
+        ],
+    )
+    def test_masks_that_make_no_sense(self, players: Any, words: str) -> None:
+        calls = []
+        with pytest.raises(BadInput, match=words):
+            ExactShapley(players=players)(lambda x: calls.append(1), rows(2))
+        assert not calls
+
+    def test_too_many_players(self) -> None:
+        with pytest.raises(BadInput, match=r"2\^21.*permutation-shapley"):
+            ExactShapley()(lambda x: x.sum(1), torch.rand(1, 21))
+
+    def test_the_mask_travels_with_the_explanation(self, tmp_path: Any) -> None:
+        found = ExactShapley(players=2)(ZOO["gap-cnn"].make(), ZOO["gap-cnn"].inputs())
+        assert isinstance(found.players, Tensor)
+        found.save(tmp_path / "it.safetensors")
+        again = Explanation.load(tmp_path / "it.safetensors")
+        assert torch.equal(again.players, found.players)
+        assert torch.equal(again.player_values, found.player_values)
+
+
+class TestAbsence:
+    """What stands in for players that are absent."""
+
+    def test_blur_is_a_baseline_row(self) -> None:
+        network = ZOO["gap-cnn"]
+        model, x = network.make(), network.inputs()
+        found = ExactShapley(players=2)(model, x, target=1, baseline=Blur(1.0))
+        with torch.no_grad():
+            torch.testing.assert_close(found.baseline_score, model(Blur(1.0)(x))[:, 1])
+
+    @pytest.mark.parametrize("neighbours", [1, 3, 8, 20])
+    def test_the_nearest_rows(self, neighbours: int) -> None:
+        x, data = rows(2), 3 * rows(8, seed=1)
+        game = game_of(bent, x, Conditional(data, neighbours))
+        coalitions = members(torch.arange(1, 15), 4)
+        found = game.value(coalitions)
+        for s, row in itertools.product(range(14), range(2)):
+            kept = coalitions[s]
+            away = ((data - x[row]) / data.std(0, correction=0))[:, kept].norm(dim=1)
+            near = data[away.argsort()[:neighbours]]
+            expected = bent(torch.where(kept, x[row], near)).mean()
+            torch.testing.assert_close(found[row, s, 0], expected)
+        torch.testing.assert_close(game.empty[:, 0], bent(data).mean().expand(2))
+
+    def test_gaussian_moves_the_data_along_the_regression(self) -> None:
+        """Conditional mean and covariance of the data's own Gaussian, by the textbook."""
+        mixed = rows(50, seed=1) @ rows(4, seed=2)
+        x = rows(2)
+        kept = torch.tensor([True, False, True, False])
+        game = game_of(lambda g: g[:, 1], x, Gaussian(mixed))
+        mean, cov = mixed.mean(0), mixed.T.cov(correction=0)
+        solved = torch.linalg.solve(cov[kept][:, kept], (x - mean)[:, kept].T).T
+        expected = mean[~kept] + solved @ cov[kept][:, ~kept]
+        torch.testing.assert_close(game.value(kept[None])[:, 0, 0], expected[:, 0])
+        square = game_of(lambda g: g[:, 1] ** 2, x, Gaussian(mixed)).value(kept[None])[:, 0, 0]
+        inner = torch.linalg.solve(cov[kept][:, kept], cov[kept][:, ~kept])
+        spread = cov[~kept][:, ~kept] - cov[~kept][:, kept] @ inner
+        torch.testing.assert_close(square - expected[:, 0] ** 2, spread[0, 0].expand(2))
+
+    def test_gaussian_of_independent_columns_is_the_background(self) -> None:
+        data = torch.tensor(list(itertools.product([-1.0, 1.0], repeat=4)), dtype=torch.float64)
+        x = rows(2)
+        found = ExactShapley()(bent, x, baseline=Gaussian(data)).values
+        torch.testing.assert_close(found, ExactShapley()(bent, x, baseline=Background(data)).values)
+
+    def test_a_mask_token(self) -> None:
+        network = ZOO["tokens"]
+        model, ids = network.make(), network.inputs()
+        assert isinstance(ids, Tensor)
+        found = ExactShapley()(model, ids, baseline=7)
+        assert found.values.shape == ids.shape
+        assert found.values.any()
+        assert not found.notes
+        with torch.no_grad():
+            empty = model(torch.full_like(ids, 7)).gather(1, found.classes[:, None])[:, 0]
+        torch.testing.assert_close(found.baseline_score, empty)
+
+    def test_tokens_taken_out(self) -> None:
+        seen: list[Tensor] = []
+
+        def model(ids: Tensor, mask: Tensor) -> Tensor:
+            seen.append(torch.stack([ids, mask], 1))
+            return (ids * mask).sum(1).double()
+
+        ids = torch.tensor([[5, 6, 7, 8]])
+        game = game_of(
+            model, (ids, torch.tensor([[1, 1, 1, 0]])), Deletion(9), ((0, 1, 2, -1), (-1,) * 4)
+        )
+        game.value(torch.tensor([[False, True, False]]))
+        assert seen[-1][0].tolist() == [[6, 8, 9, 9], [1, 0, 0, 0]]
+
+    @pytest.mark.parametrize(
+        ("baseline", "x", "words"),
+        [
+            (None, torch.ones(1, 3, dtype=torch.long), "mask token"),
+            (0.5, torch.ones(1, 3, dtype=torch.long), "mask token"),
+            (torch.ones(1, 3), torch.ones(1, 3, dtype=torch.long), "mask token"),
+            (Deletion(0), torch.ones(1, 3), "Deletion"),
+            (Conditional(torch.ones(3, 2)), torch.ones(1, 3), "shape"),
+            (Conditional(torch.ones(3, 3), 0), torch.ones(1, 3), "neighbours"),
+            (Gaussian(torch.ones(1, 3)), torch.ones(1, 3), "two rows"),
+            (Gaussian(torch.ones(3, 3)), torch.ones(1, 3, 4, 4), "table"),
+            (Background(torch.ones(3, 2)), torch.ones(1, 3), "shapes"),
+        ],
+    )
+    def test_absence_that_makes_no_sense(self, baseline: Any, x: Tensor, words: str) -> None:
+        calls = []
+        with pytest.raises(BadInput, match=words):
+            ExactShapley()(lambda x: calls.append(1), x, baseline=baseline)
+        assert not calls
+
+    def test_other_methods_say_what_these_are_for(self) -> None:
+        from whyglass import IntegratedGradients
+
+        for baseline in (Conditional(torch.ones(3, 3)), Gaussian(torch.ones(3, 3)), Deletion(0)):
+            with pytest.raises(BadInput, match="coalitions"):
+                IntegratedGradients()(lambda x: x.sum(1), torch.ones(1, 3), baseline=baseline)
+
+
+@pytest.mark.parametrize(
+    "baseline", [0.0, Background(rows(5, seed=1)), Conditional(rows(9, seed=2), neighbours=3)]
+)
+@pytest.mark.parametrize("most", [1, 2, 4, 5, 11])
+def test_pieces_may_end_within_a_play(baseline: Any, most: int) -> None:
+    """Where memory runs out midway, pieces are no longer whole plays of the three rows."""
+
+    def model(given: Tensor) -> Tensor:
+        return (given[:, 0] * given[:, 1]).sin() + given[:, 2] * given[:, 3]
+
+    def small(given: Tensor) -> Tensor:
+        if len(given) > most:
+            raise torch.OutOfMemoryError
+        return model(given)
+
+    plays, x = members(torch.arange(1, 15), 4), rows(3)
+    whole, pieces = (game_of(f, x, baseline, batch_size=64) for f in (model, small))
+    torch.testing.assert_close(pieces.value(plays), whole.value(plays), rtol=0, atol=1e-12)

@@ -1,0 +1,254 @@
+"""LIME against exact weighted least squares, scikit-learn, and the coverage of its errors."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from tests.coalition.games import lookup, ones, random_table, sickness
+from tests.coalition.shapley.test_permutation_shapley import knotted, rows
+from tests.zoo.networks import ZOO
+from whyglass import LIME, Background, BadInput
+from whyglass.coalition.game.game import members
+from whyglass.coalition.weighted_regression import lasso_path
+
+
+def naive(table: Tensor, n: int, width: float, alpha: float = 0.0) -> Tensor:
+    """Ribeiro et al. (2016), equation 1, over all of {0, 1}^n: the normal equations, intercept last."""
+    zs = torch.tensor(list(itertools.product([0, 1], repeat=n))).double()
+    y = table[(zs.long() << torch.arange(n)).sum(1)]
+    near = torch.exp(-(n - zs.sum(1)) / (2 * width**2))
+    design = torch.cat([zs, torch.ones(2**n, 1).double()], 1)
+    penalty = alpha * torch.eye(n + 1).double()
+    penalty[n, n] = 0
+    normal = design.T @ (near[:, None] * design) + penalty
+    return torch.linalg.solve(normal, design.T @ (near * y))[:n]
+
+
+def test_figure_4a() -> None:
+    found = LIME()(sickness, torch.tensor([[1.0, 1.0, 0.0]]))
+    torch.testing.assert_close(
+        found.values, torch.tensor([[0.4117, 0.4117, 0.0]]), rtol=0, atol=5e-5
+    )
+    assert not found.std_error.any()
+
+
+@settings(max_examples=20, deadline=None)
+@given(n=st.integers(1, 7), seed=st.integers(0, 1000), alpha=st.sampled_from([0.0, 0.5, 3.0]))
+def test_all_coalitions_are_the_exact_regression(n: int, seed: int, alpha: float) -> None:
+    table = random_table(n, seed)
+    given_: Any = {"regulariser": "ridge", "alpha": alpha} if alpha else {}
+    found = LIME(**given_)(lookup(table), ones(n)).values[0]
+    torch.testing.assert_close(found, naive(table, n, 0.75 * n**0.5, alpha))
+
+
+def test_width() -> None:
+    table = random_table(5, 0)
+    found = LIME(width=0.6)(lookup(table), ones(5)).values[0]
+    torch.testing.assert_close(found, naive(table, 5, 0.6))
+
+
+def test_cosine_kernel_and_one_of_your_own() -> None:
+    table = random_table(5, 0)
+
+    def cosine(zs: Tensor) -> Tensor:
+        here = torch.nn.functional.cosine_similarity(zs.double(), torch.ones(5).double()[None])
+        return torch.exp(-((1 - here) ** 2) / (2 * 0.25**2))
+
+    one = LIME(kernel="cosine")(lookup(table), ones(5)).values
+    other = LIME(kernel=cosine)(lookup(table), ones(5)).values
+    torch.testing.assert_close(one, other)
+    flat = LIME(kernel=lambda zs: torch.ones(len(zs)))(lookup(table), ones(5)).values[0]
+    torch.testing.assert_close(flat, naive(table, 5, 1e6))
+
+
+def test_the_regression_on_the_coalitions_drawn() -> None:
+    """Against scikit-learn, the weighted R squared and the sandwich as well."""
+    linear = pytest.importorskip("sklearn.linear_model")
+    n, table = 9, random_table(9, 1)
+    method = LIME(budget=162, seed=3, regulariser="ridge", alpha=2.0)
+    found = method(lookup(table), ones(n))
+    generator = torch.Generator().manual_seed(3)
+    zs = (torch.randint(2, (160, n), generator=generator) > 0).double()
+    y = table[(zs.long() << torch.arange(n)).sum(1)]
+    w = torch.exp(-(n - zs.sum(1)) / (2 * (0.75 * 3) ** 2))
+    theirs = linear.Ridge(2.0).fit(zs.numpy(), y.numpy(), sample_weight=w.numpy())
+    torch.testing.assert_close(found.values[0], torch.from_numpy(theirs.coef_))
+    score = theirs.score(zs.numpy(), y.numpy(), sample_weight=w.numpy())
+    fit = next(check for check in found.checks if check.name == "fit")
+    assert fit.measured == pytest.approx(1 - score)
+    design = torch.cat([zs, torch.ones(160, 1).double()], 1)
+    ridge = 2 * torch.eye(n + 1).double()
+    ridge[n, n] = 0
+    bread = torch.linalg.inv(design.T @ (w[:, None] * design) + ridge)
+    lean = w * ((design @ bread) * design).sum(1)
+    off = (y - torch.from_numpy(theirs.predict(zs.numpy()))) / (1 - lean)
+    meat = design.T @ ((w * off)[:, None] ** 2 * design)
+    expected = (bread @ meat @ bread).diagonal()[:n].sqrt()
+    torch.testing.assert_close(found.std_error[0], expected, rtol=1e-6, atol=0)
+
+
+def test_a_background_is_taken_out_of_the_scores() -> None:
+    """A linear model is exact and explained, whatever rows its coalitions met, with a lasso, too."""
+    x, data = rows(2, 0), rows(40, 1)
+    w = torch.tensor([1.0, -2.0, 0.5, 3.0, 0.0]).double()
+    for method in (LIME(budget=400), LIME(budget=1000, regulariser="lasso", features=4)):
+        found = method(lambda g: g @ w, x, baseline=Background(data))
+        torch.testing.assert_close(found.values, (x - data.mean(0)) * w)
+        assert found.std_error.max() < 1e-9
+        fit = next(check for check in found.checks if check.name == "fit")
+        assert fit.measured < 1e-9
+
+
+def test_the_regression_with_what_a_background_has() -> None:
+    """Plain weighted least squares with a column a player: absent, how far its row is off the mean."""
+    x, data = rows(1, 0), rows(30, 1)
+    found = LIME(budget=31 + 240, seed=3, width=2.0)(knotted, x, baseline=Background(data))
+    zs = torch.randint(2, (240, 5), generator=torch.Generator().manual_seed(3)) > 0
+    away = data[torch.arange(240) % 30]
+    y = knotted(torch.where(zs, x, away))
+    root = torch.exp(-(5 - zs.sum(1)) / 8).sqrt()[:, None]
+    more = ~zs * (away - data.mean(0))
+    design = torch.cat([zs.double(), more, torch.ones(240, 1).double()], 1)
+    expected = torch.linalg.lstsq(root * design, root * y[:, None]).solution[:5, 0]
+    torch.testing.assert_close(found.values[0], expected)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 1000), count=st.integers(2, 30))
+def test_all_coalitions_over_a_background_are_the_exact_regression(seed: int, count: int) -> None:
+    """Whatever is fitted beside: the mean over the background, regressed."""
+    x, data = rows(1, seed), rows(count, seed + 1)
+    coalitions = members(torch.arange(32), 5)
+    table = torch.stack([knotted(torch.where(z, x, data)).mean() for z in coalitions])
+    found = LIME(budget=1 + count + 30 * count)(knotted, x, baseline=Background(data)).values[0]
+    torch.testing.assert_close(found, naive(table, 5, 0.75 * 5**0.5))
+
+
+def test_lasso_keeps_the_players_that_enter_first() -> None:
+    linear = pytest.importorskip("sklearn.linear_model")
+    n = 8
+    generator = torch.Generator().manual_seed(0)
+    zs = torch.randint(2, (200, n), generator=generator) > 0
+    weights = torch.rand(200, generator=generator).double()
+    slopes = torch.tensor([3.0, 0, -2, 0, 1, 0.5, 0, 0]).double()
+    y = zs.double() @ slopes + 0.3 * torch.randn(200, generator=generator).double()
+    root = weights.sqrt()[:, None].numpy()
+    x = zs.double() - weights @ zs.double() / weights.sum()
+    centred = y - weights @ y / weights.sum()
+    _, _, path = linear.lars_path(root * x.numpy(), root[:, 0] * centred.numpy(), method="lasso")
+    for features in range(1, 6):
+        chosen = lasso_path(zs, weights, y[None, :, None], features)[0, :, 0]
+        step = next(s for s in range(path.shape[1]) if (path[:, s] != 0).sum() == features)
+        assert chosen.nonzero()[:, 0].tolist() == (path[:, step] != 0).nonzero()[0].tolist()
+
+
+def test_lasso_is_refitted_without_penalty() -> None:
+    x = ones(6)
+    found = LIME(regulariser="lasso", features=2)(
+        lambda g: 3 * g[:, 1] - 2 * g[:, 4] + 0.1 * g[:, 0] + 1, x
+    )
+    assert found.values[0, [0, 2, 3, 5]].tolist() == [0.0] * 4
+    torch.testing.assert_close(found.values[0, [1, 4]], torch.tensor([3.0, -2.0]).double())
+
+
+def test_lasso_with_fewer_players_than_features_is_all() -> None:
+    table = random_table(4, 0)
+    found = LIME(regulariser="lasso")(lookup(table), ones(4)).values
+    torch.testing.assert_close(found, LIME()(lookup(table), ones(4)).values)
+
+
+def test_a_linear_model_is_explained_whole() -> None:
+    found = LIME(budget=60)(lambda g: 3 * g[:, 1] - 2 * g[:, 4], ones(12))
+    torch.testing.assert_close(found.values[0, 1], torch.tensor(3.0).double())
+    assert found.checks[0].measured < 1e-9
+    assert found.verdict == "pass"
+
+
+def test_a_warning_where_it_is_unstable_or_does_not_fit() -> None:
+    found = LIME(budget=60)(lambda g: g.prod(1) * 0 + (5 * g.sum(1)).sin(), ones(20))
+    assert {check.name: check.verdict for check in found.checks} == {
+        "fit": "warn",
+        "sampling error": "warn",
+    }
+    constant = LIME()(lambda g: 0 * g.sum(1) + 3, ones(4))
+    assert constant.verdict == "pass"
+    assert not constant.values.any()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_intervals_cover(count: int) -> None:
+    hits, errors, said = torch.zeros(8), [], []
+
+    def model(g: Tensor) -> Tensor:
+        return knotted(g[:, :5]) + (g[:, 5] * g[:, 6] - g[:, 7]).tanh()
+
+    generator = torch.Generator().manual_seed(5)
+    x, data = (torch.randn(c, 8, generator=generator).double() for c in (1, count))
+    exact = LIME(budget=900)(model, x, baseline=Background(data))
+    assert not exact.std_error.any()
+    for seed in range(1000):
+        found = LIME(budget=200, seed=seed)(model, x, baseline=Background(data))
+        error = found.values - exact.values
+        hits += (error.abs() <= 1.96 * found.std_error)[0]
+        errors.append(error)
+        said.append(found.std_error)
+    rate = hits / 1000
+    assert 0.93 <= rate.mean() <= 0.97
+    assert ((rate >= 0.92) & (rate <= 0.98)).all(), rate
+    spread = torch.cat(errors).std(0)
+    assert (torch.cat(errors).mean(0).abs() <= 5 * spread / 1000**0.5).all()
+    torch.testing.assert_close(torch.cat(said).mean(0), spread, rtol=0.2, atol=1e-12)
+
+
+def test_tolerance_is_met_row_by_row_or_the_budget_spent() -> None:
+    model, x = ZOO["mlp"].make(), ZOO["mlp"].inputs(6)
+    data = Background(ZOO["mlp"].inputs(40, seed=5))
+    method = LIME(budget=1000, tol=0.2)
+    found = method(model, x, target=1, baseline=data)
+    spent = []
+    for row in range(6):
+        one = method(model, x[row : row + 1], target=1, baseline=data)
+        torch.testing.assert_close(one.values[0], found.values[row])
+        spent.append(one.evaluations)
+        assert one.std_error.norm() <= 0.2 * one.values.norm() or one.evaluations > 500
+    assert sum(spent) == found.evaluations
+    assert len(set(spent)) > 1
+
+
+def test_text_and_images() -> None:
+    tokens, photo = ZOO["tokens"], ZOO["gap-cnn"]
+    words = LIME()(tokens.make(), tokens.inputs(), baseline=7)
+    assert words.values.shape == (3, 6)
+    patches = LIME(players=2)(photo.make(), photo.inputs())
+    assert patches.values.shape == (3, 1, 8, 8)
+    assert patches.player_values.shape == (3, 4)
+
+
+@pytest.mark.parametrize(
+    ("settings_", "words"),
+    [
+        ({"budget": 129}, "130 evaluations a row"),
+        ({"kernel": "other"}, "euclidean"),
+        ({"regulariser": "other"}, "ridge"),
+        ({"width": 0.0}, "width"),
+        ({"alpha": -1.0}, "alpha"),
+        ({"features": 0}, "features"),
+    ],
+)
+def test_what_is_refused_before_any_work(settings_: Any, words: str) -> None:
+    calls: list[int] = []
+    with pytest.raises(BadInput, match=words):
+        LIME(**settings_)(lambda x: calls.append(1), torch.ones(1, 64))
+    assert not calls
+
+
+def test_a_kernel_that_is_none() -> None:
+    with pytest.raises(BadInput, match="one weight a coalition"):
+        LIME(kernel=lambda zs: zs.double())(lambda x: x.sum(1), torch.ones(1, 3))

@@ -1,0 +1,133 @@
+"""Relevance is neither made nor lost where the rules promise it, and what is lost is told."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.propagation.lrp import naive_lrp as naive
+from tests.propagation.lrp.test_rules import dense
+from tests.zoo.networks import ZOO
+from whyglass import (
+    CPLRP,
+    LRP,
+    AlphaBeta,
+    AttnLRP,
+    Composite,
+    Epsilon,
+    Explanation,
+    Gamma,
+    Rule,
+    Several,
+    When,
+    Zero,
+    ZPlus,
+)
+from whyglass.propagation.lrp.relevance_method import RelevanceMethod
+
+F64 = torch.float64
+# The class token of the vision transformer is a constant that takes its share: so from behind it.
+BEHIND_CONSTANTS = {"vit": "blocks.0"}
+
+
+def gap(found: Explanation) -> float:
+    """|sum R - score| / sum |R|, the worst row and target."""
+    packed = found.values
+    values = [packed] if isinstance(packed, Tensor) else list(
+        packed.values() if isinstance(packed, dict) else packed
+    )  # fmt: skip
+    total = sum(value.flatten(1, -2).sum(1) for value in values)
+    size = sum(value.abs().flatten(1, -2).sum(1) for value in values)
+    return float(((total - found.score).abs() / size).max())  # type: ignore[union-attr,operator]
+
+
+@pytest.mark.parametrize("name", [name for name, net in ZOO.items() if not net.respelled])
+@pytest.mark.parametrize(
+    "rule", [Zero(), Gamma(), Gamma(gamma=2.0, signed=False), AlphaBeta(), ZPlus()], ids=repr
+)
+def test_nothing_is_lost_on_the_zoo(name: str, rule: Rule) -> None:
+    net = ZOO[name]
+    rules = Composite((When(rule=rule),), sums=Zero())
+    at = BEHIND_CONSTANTS.get(name, net.at)
+    for kind in (LRP, CPLRP):
+        found = kind(rule=rules, bias="ignore")(
+            net.make(), net.inputs(), target=Several(0, 2), at=at, output=net.output
+        )
+        assert gap(found) <= 1e-8
+        check = found.checks[0]
+        assert (check.name, check.verdict) == ("conservation", "pass")
+
+
+def test_a_constant_takes_its_share_and_the_check_says_so() -> None:
+    net = ZOO["vit"]
+    found = LRP(rule="zero")(net.make(), net.inputs(), target=0)
+    check = found.checks[0]
+    assert (check.name, check.verdict) == ("conservation", "warn")
+    assert check.measured > check.tolerance
+    assert "a class token" in check.text
+
+
+def test_softmax_of_attn_lrp_absorbs_and_is_told() -> None:
+    net = ZOO["transformer"]
+    found = AttnLRP(bias="ignore", rule="zero")(net.make(), net.inputs(), target=0)
+    (note,) = found.notes
+    assert note.startswith("did not pass all of the relevance: softmax of layer 'encoder.layers.")
+
+
+def absorbed(layers: list[naive.Layer], x: np.ndarray, eps: float) -> tuple[float, list[float]]:
+    """What enters and does not leave each layer, by the naive version; the score first."""
+    inputs = [x]
+    for layer in layers:
+        y = layer.w @ inputs[-1] + layer.b
+        inputs.append(np.maximum(y, 0) if layer.relu else y)
+    r = np.zeros_like(inputs[-1])
+    score = r[1] = inputs[-1][1]
+    lost = []
+    for layer, given in zip(layers[::-1], inputs[-2::-1], strict=True):
+        passed = naive.epsilon(given, layer.w, layer.b * 0, r, layer.reach, eps=eps)
+        lost.append(r.sum() - passed.sum())
+        r = passed
+    return float(score), lost[::-1]
+
+
+@pytest.mark.parametrize("epsilon", [0.01, 0.3])
+def test_what_epsilon_absorbs_is_told_layer_by_layer(epsilon: float) -> None:
+    net = dense(1, [6, 5])
+    x = torch.randn(3, 5, dtype=F64, generator=torch.Generator().manual_seed(0))
+    found = LRP(rule=Epsilon(epsilon=epsilon))(net, x, target=1)
+    (note,) = found.notes
+    told = {
+        int(place): float(share)
+        for place, share in re.findall(r"linear of layer '(\d)' (-?[\d.]+)%", note)
+    }
+    layers = naive.matrices(net, (5,))
+    by_row = [absorbed(layers, row.numpy(), epsilon) for row in x]
+    seeded = sum(abs(score) for score, _ in by_row)
+    expected = {
+        2 * place: 100 * sum(lost[place] for _, lost in by_row) / seeded for place in range(3)
+    }
+    # Shares below a twentieth of a percent are left out, the others rounded to a tenth.
+    assert {place for place, share in expected.items() if abs(share) >= 0.05} == set(told)
+    assert told
+    for place, share in told.items():
+        assert abs(share - expected[place]) <= 0.0501
+    sizes = [abs(share) for share in told.values()]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+@pytest.mark.parametrize("kind", [LRP, AttnLRP, CPLRP])
+def test_values_that_cancel_are_warned_of(kind: type[RelevanceMethod]) -> None:
+    """Terms 1000 and -999.9 of a score of .1 stand for 20 000 times the score."""
+    model = nn.Linear(2, 1, bias=False).double()
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[1000.0, -999.9]], dtype=F64))
+    found = kind(rule="zero")(model, torch.ones(1, 2, dtype=F64), target=0)
+    check = {check.name: check for check in found.checks}["cancellation"]
+    np.testing.assert_allclose(check.measured, 1999.9 / 0.1, rtol=1e-6)
+    assert check.verdict == "warn"
+    tame = kind(rule="zero")(model, torch.tensor([[1.0, 0.0]], dtype=F64), target=0)
+    assert {check.name: check.verdict for check in tame.checks}["cancellation"] == "pass"
