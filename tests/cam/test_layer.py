@@ -88,12 +88,12 @@ def test_the_last_activation_before_pooling(kind: type[Method], ending: str) -> 
     """The layer found is the one named, in value and in what the explanation says of its size."""
     body, features = ENDINGS[ending]
     model, images = _seeded(lambda: Ending(body, features)), _images(2, 3, 8, 8)
-    found, expected = kind()(model, images), kind()(model, images, at="last")
-    torch.testing.assert_close(found.values, expected.values)
+    result, expected = kind()(model, images), kind()(model, images, at="last")
+    torch.testing.assert_close(result.values, expected.values)
     assert expected.at == "last"
-    assert found.at is not None
-    assert "relu" in found.at
-    assert any("8 x 8" in note and found.at in note for note in found.notes)
+    assert result.at is not None
+    assert "relu" in result.at
+    assert any("8 x 8" in note and result.at in note for note in result.notes)
 
 
 @pytest.mark.parametrize(
@@ -109,11 +109,11 @@ def test_cam_reads_the_same_layer(ending: str) -> None:
 def test_vgg_ends_in_pooling_and_linear_layers() -> None:
     network = ZOO["vgg"]
     model, images = network.make(), network.inputs()
-    found = GradCAM()(model, images)
-    assert found.at is not None
-    assert found.at.startswith("features.4")
-    torch.testing.assert_close(found.values, GradCAM()(model, images, at="features.4").values)
-    assert (found.values - GradCAM()(model, images, at="features.5").values).abs().max() > 1e-3
+    result = GradCAM()(model, images)
+    assert result.at is not None
+    assert result.at.startswith("features.4")
+    torch.testing.assert_close(result.values, GradCAM()(model, images, at="features.4").values)
+    assert (result.values - GradCAM()(model, images, at="features.5").values).abs().max() > 1e-3
 
 
 def test_residual_network_reads_the_sum_after_its_relu() -> None:
@@ -146,9 +146,9 @@ def test_residual_network_reads_the_sum_after_its_relu() -> None:
 def test_volume() -> None:
     network = ZOO["volume"]
     model, volumes = network.make(), network.inputs()
-    found = GradCAM()(model, volumes)
-    assert found.values.shape == (3, 1, 4, 6, 6)
-    torch.testing.assert_close(found.values, GradCAM()(model, volumes, at="3").values)
+    result = GradCAM()(model, volumes)
+    assert result.values.shape == (3, 1, 4, 6, 6)
+    torch.testing.assert_close(result.values, GradCAM()(model, volumes, at="3").values)
     lower = GradCAM()(nn.Sequential(nn.AvgPool3d(2), *model), volumes)
     assert any("2 x 3 x 3" in note for note in lower.notes)
 
@@ -160,12 +160,12 @@ def test_volume_is_stretched_along_all_three_axes() -> None:
         )
     )
     volumes = _images(1, 2, 4, 6, 6)
-    found = EigenCAM()(model, volumes)
+    result = EigenCAM()(model, volumes)
     with torch.no_grad():
         activations = model[:2](volumes)[0].numpy()
     heat = naive.eigen_cam(activations)
     torch.testing.assert_close(
-        found.values[0, 0], torch.from_numpy(naive.upsample(heat, (4, 6, 6)))
+        result.values[0, 0], torch.from_numpy(naive.upsample(heat, (4, 6, 6)))
     )
 
 
@@ -194,18 +194,18 @@ def test_a_second_output_that_the_score_does_not_use_is_not_the_layer() -> None:
         return {"logits": logits, "mask": torch.sigmoid(net.gate(x))}
 
     model, images = _seeded(lambda: Ending(ending)), _images(2, 3, 8, 8)
-    found = GradCAM()(model, images, output="logits")
+    result = GradCAM()(model, images, output="logits")
     expected = GradCAM()(model, images, output="logits", at="last")
-    torch.testing.assert_close(found.values, expected.values)
-    assert found.values.any()
+    torch.testing.assert_close(result.values, expected.values)
+    assert result.values.any()
 
 
 def test_a_plain_callable() -> None:
     network = ZOO["gap-cnn"]
     model, images = network.make(), network.inputs()
-    found = GradCAM()(model.forward, images)
-    torch.testing.assert_close(found.values, GradCAM()(model, images).values)
-    assert found.at == "relu"
+    result = GradCAM()(model.forward, images)
+    torch.testing.assert_close(result.values, GradCAM()(model, images).values)
+    assert result.at == "relu"
 
 
 def test_other_inputs_beside_the_image() -> None:
@@ -217,10 +217,10 @@ def test_other_inputs_beside_the_image() -> None:
     images = ZOO["gap-cnn"].inputs()
     scale = torch.tensor([[1.0], [2.0], [-1.0]], dtype=torch.float64)
     for kind in (GradCAM, LayerCAM, ScoreCAM):
-        found = kind()(model, (images, scale), target=1)
+        result = kind()(model, (images, scale), target=1)
         for row in range(3):
             alone = kind()(lambda x, r=row: inner(x) * scale[r], images[row : row + 1], target=1)
-            torch.testing.assert_close(found.values[row], alone.values[0])
+            torch.testing.assert_close(result.values[row], alone.values[0])
 
 
 class TestNetworksThatCAMRefuses:
@@ -261,9 +261,9 @@ class TestNetworksThatCAMRefuses:
     )
     def test_heads_that_are(self, ending: Any) -> None:
         model, images = _seeded(lambda: Ending(ending)), _images(2, 3, 8, 8)
-        found = CAM()(model, images, target=0)
+        result = CAM()(model, images, target=0)
         zero = GradCAM(relu=False)(model, images, target=0)
-        torch.testing.assert_close(found.values, 64 * zero.values)
+        torch.testing.assert_close(result.values, 64 * zero.values)
 
     def test_a_hook_of_the_user_is_no_operation(self) -> None:
         """Calls that make no tensor are not part of the head."""
@@ -277,9 +277,9 @@ class TestNetworksThatCAMRefuses:
                 output.register_hook(lambda gradient: gradient)
             return output
 
-        found = CAM()(_seeded(lambda: Ending(ending)), _images(2, 3, 8, 8))
+        result = CAM()(_seeded(lambda: Ending(ending)), _images(2, 3, 8, 8))
         plain = CAM()(_seeded(lambda: Ending(ENDINGS["mean"][0])), _images(2, 3, 8, 8))
-        torch.testing.assert_close(found.values, plain.values)
+        torch.testing.assert_close(result.values, plain.values)
 
     @pytest.mark.parametrize(
         "target",
@@ -320,7 +320,7 @@ def test_token_grid(special: int, height: int, width: int, at: str | None) -> No
     )
     model(images)
     handle.remove()
-    found = LayerCAM()(model, images, target=1, at=at)
+    result = LayerCAM()(model, images, target=1, at=at)
     values = tokens[0].detach().requires_grad_()
     head: Any = model.get_submodule("head")
     (gradient,) = torch.autograd.grad(head(F.relu(values).mean(1))[:, 1].sum(), values)
@@ -333,8 +333,8 @@ def test_token_grid(special: int, height: int, width: int, at: str | None) -> No
                     (gradient[row, place].relu() * values[row, place]).sum().relu().detach()
                 )
         expected = naive.upsample(heat.numpy(), (height, width))
-        torch.testing.assert_close(found.values[row, 0], torch.from_numpy(expected))
-    assert any(f"{height // 4} x {width // 4}" in note for note in found.notes)
+        torch.testing.assert_close(result.values[row, 0], torch.from_numpy(expected))
+    assert any(f"{height // 4} x {width // 4}" in note for note in result.notes)
 
 
 def test_tokens_that_form_no_grid() -> None:
@@ -358,18 +358,18 @@ class TestVisionTransformer:
         """Behind the last attention only the class token has a gradient."""
         model = trained()
         images = _ring(torch.tensor([[14.0, 14.0], [10.0, 17.0]]))
-        found = kind()(model, images)
-        assert found.at is not None
-        assert found.at.startswith("blocks.3.norm1")
-        assert any("7 x 7" in note for note in found.notes)
+        result = kind()(model, images)
+        assert result.at is not None
+        assert result.at.startswith("blocks.3.norm1")
+        assert any("7 x 7" in note for note in result.notes)
         expected = kind()(model, images, at="blocks.3.norm1")
-        torch.testing.assert_close(found.values, expected.values)
-        assert found.values.flatten(1).any(1).all()
+        torch.testing.assert_close(result.values, expected.values)
+        assert result.values.flatten(1).any(1).all()
 
     def test_a_layer_behind_the_last_attention_is_flat_and_says_so(self) -> None:
-        found = LayerCAM()(trained(), _ring(torch.tensor([[14.0, 14.0]])), at="norm")
-        assert not found.values.any()
-        assert found.verdict == "warn"
+        result = LayerCAM()(trained(), _ring(torch.tensor([[14.0, 14.0]])), at="norm")
+        assert not result.values.any()
+        assert result.verdict == "warn"
 
     def test_the_map_follows_the_image(self) -> None:
         """A ring in each of the four corners: the centre of the map moves with it."""

@@ -100,11 +100,11 @@ def test_equations(size: str, target: str, method: str) -> None:
     model, lower, upper, images = _split(size)
     chosen, score = TARGETS[target]
     kind, formula = METHODS[method]
-    found = kind(model, images, target=chosen)
+    result = kind(model, images, target=chosen)
     expected = _full(_low(lower, upper, images, score, formula), images)
     assert expected.any()
-    np.testing.assert_allclose(found.values.numpy(), expected, rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(found.score, score(model(images)).detach())
+    np.testing.assert_allclose(result.values.numpy(), expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(result.score, score(model(images)).detach())
     several = kind(model, images, target=Several(3, chosen))
     np.testing.assert_allclose(several.values[..., 1].numpy(), expected, rtol=1e-9, atol=1e-12)
 
@@ -116,7 +116,7 @@ def test_score_cam(size: str, target: str, baseline: str) -> None:
     model, lower, _, images = _split(size)
     chosen, score = TARGETS[target]
     absent = torch.zeros_like(images) if baseline == "zero" else Blur(2.0)(images)
-    found = ScoreCAM()(
+    result = ScoreCAM()(
         model, images, target=chosen, baseline=None if baseline == "zero" else Blur(2.0)
     )
 
@@ -132,22 +132,22 @@ def test_score_cam(size: str, target: str, baseline: str) -> None:
             )
         ]
     )
-    np.testing.assert_allclose(found.values.numpy(), _full(low, images), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(result.values.numpy(), _full(low, images), rtol=1e-9, atol=1e-12)
     # The image once for its activations, the baseline once, and each channel.
-    assert found.evaluations == 3 * (2 + lower(images).shape[1])
+    assert result.evaluations == 3 * (2 + lower(images).shape[1])
 
 
 @pytest.mark.parametrize("target", [0, 1, 2, 3])
 def test_cam(target: int) -> None:
     model, lower, upper, images = _split("same size")
     head = upper[2]
-    found = CAM()(model, images, target=target)
+    result = CAM()(model, images, target=target)
     expected = np.stack(
         [naive.cam(head.weight[target].detach().numpy(), a) for a in lower(images).detach().numpy()]
     )
-    np.testing.assert_allclose(found.values[:, 0].numpy(), expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(result.values[:, 0].numpy(), expected, rtol=1e-9, atol=1e-12)
     # Equation 1: the mean of the map and the bias make the logit.
-    logit = found.values.mean((1, 2, 3)) + head.bias[target]
+    logit = result.values.mean((1, 2, 3)) + head.bias[target]
     torch.testing.assert_close(logit, model(images)[:, target])
 
 
@@ -214,13 +214,13 @@ def test_grad_cam_is_rectified_cam_over_z_after_upsampling() -> None:
 def test_counterfactual_is_grad_cam_of_the_negated_score() -> None:
     network = ZOO["vgg"]
     model, images = network.make(), network.inputs()
-    found = CounterfactualGradCAM()(model, images, target=1)
+    result = CounterfactualGradCAM()(model, images, target=1)
     negated = GradCAM()(model, images, target=lambda y: -y[:, 1])
-    torch.testing.assert_close(found.values, negated.values)
+    torch.testing.assert_close(result.values, negated.values)
     both = GradCAM(relu=False)(model, images, target=1).values
     plus = GradCAM()(model, images, target=1).values
     # At the layer's size the two are the parts of one map; stretching is linear.
-    torch.testing.assert_close(plus - found.values, both)
+    torch.testing.assert_close(plus - result.values, both)
 
 
 def test_eigen_cam_does_not_see_the_class() -> None:
@@ -232,8 +232,8 @@ def test_eigen_cam_does_not_see_the_class() -> None:
 
 def test_eigen_cam_of_a_map_of_one_sign_is_not_negative() -> None:
     """The arbitrary sign of the singular vector, settled."""
-    found = EigenCAM()(ZOO["vgg"].make(), ZOO["vgg"].inputs(8))
-    assert (found.values.sum((1, 2, 3)) >= 0).all()
+    result = EigenCAM()(ZOO["vgg"].make(), ZOO["vgg"].inputs(8))
+    assert (result.values.sum((1, 2, 3)) >= 0).all()
 
 
 def test_a_score_that_does_not_depend_on_the_layer_gives_zeros_and_a_warning() -> None:
@@ -241,9 +241,9 @@ def test_a_score_that_does_not_depend_on_the_layer_gives_zeros_and_a_warning() -
     model = model.double()
     with torch.no_grad():
         model[3].weight.zero_()
-    found = GradCAM()(model, ZOO["gap-cnn"].inputs())
-    assert not found.values.any()
-    assert found.verdict == "warn"
+    result = GradCAM()(model, ZOO["gap-cnn"].inputs())
+    assert not result.values.any()
+    assert result.verdict == "warn"
 
 
 def test_channels_that_are_constant_are_no_division_by_zero() -> None:
@@ -260,6 +260,6 @@ def test_an_image_of_nothing() -> None:
         model[0].bias.zero_()
     black = torch.zeros(2, 3, 8, 8, dtype=torch.float64)
     for kind in (GradCAM, CAM, GradCAMPlusPlus, LayerCAM, EigenCAM, ScoreCAM):
-        found = kind()(model, black)
-        assert not found.values.any()
-        assert found.verdict == "warn"
+        result = kind()(model, black)
+        assert not result.values.any()
+        assert result.verdict == "warn"

@@ -1,4 +1,4 @@
-"""Find the activation that a class activation map is made of, while the network runs.
+"""Finds the activation that a class activation map is made of, while the network runs.
 
 A CNN's is the last spatial tensor that is not itself the output of pooling or reshaping. In a vision
 transformer the candidates are the outputs of normalisation and of residual additions, (B, N, D), and
@@ -29,9 +29,9 @@ RESHAPING = frozenset(
     "dropout dropout1d dropout2d dropout3d feature_dropout alpha_dropout identity".split()
 )
 POOLING = re.compile(r"pool|^mean$|^amax$|boolean_dispatch")
-TOKENS_BY = frozenset("layer_norm rms_norm add iadd batch_norm group_norm".split())
+TOKEN_OPERATIONS = frozenset("layer_norm rms_norm add iadd batch_norm group_norm".split())
 LINEAR = frozenset("linear addmm matmul mm conv1d conv2d conv3d mean mul add sub sum".split())
-KEPT_TOKENS = 16
+MAX_TOKEN_CANDIDATES = 16
 
 
 @dataclass
@@ -43,7 +43,7 @@ class _Candidate:
 
 
 class LastActivation:
-    """A probe: see the module's docstring. The method that uses it sets `name`."""
+    """A probe of the last activation, as the module's docstring says; its user sets `name`."""
 
     within_graph = True
 
@@ -56,45 +56,47 @@ class LastActivation:
         self.name = ""
         modules = model.named_modules() if isinstance(model, nn.Module) else ()
         self._names = {id(module): name for name, module in modules}
-        self._watch = _Watch({})
+        self._recorder = _Recorder({})
 
     @contextmanager
-    def leaf(self, point: Tensor | None, gradient: bool, begin: Begin | None) -> Generator[_Watch]:
-        """Watch one forward pass."""
-        self._watch = _Watch(self._names)
-        with self._watch:
-            yield self._watch
+    def leaf(
+        self, point: Tensor | None, gradient: bool, begin: Begin | None
+    ) -> Generator[_Recorder]:
+        """Within, the activations of one forward pass are recorded."""
+        self._recorder = _Recorder(self._names)
+        with self._recorder:
+            yield self._recorder
 
     @property
     def candidates(self) -> list[str]:
-        """Where each tensor that `leaves` gave was made."""
-        return [candidate.name for candidate in self._watch.found]
+        """The module and operation that made each tensor of `leaves`."""
+        return [candidate.name for candidate in self._recorder.chosen]
 
     @property
     def tokens(self) -> bool:
-        """Whether they are tokens (B, N, D), not grids."""
-        return self._watch.found[-1].tokens
+        """Whether those tensors are tokens (B, N, D), not grids."""
+        return self._recorder.chosen[-1].tokens
 
     @property
     def grid(self) -> tuple[int, ...] | None:
         """Height and width of the last convolution's output, which tokens may stand for."""
-        return self._watch.grid
+        return self._recorder.grid
 
     @property
     def linear_head(self) -> bool:
-        """Whether everything between the last of them and the output is linear."""
-        after = self._watch.found[-1].after
+        """Whether every operation between the last of those tensors and the output is linear."""
+        after = self._recorder.chosen[-1].after
         return all(op in LINEAR or op in RESHAPING or re.search("avg_pool", op) for op in after)
 
 
-class _Watch(TorchFunctionMode):
-    """Remembers the spatial and token tensors of one pass."""
+class _Recorder(TorchFunctionMode):
+    """Records the spatial and token tensors of one forward pass."""
 
     def __init__(self, names: dict[int, str]) -> None:
         super().__init__()
         self._names = names
         self._candidates: list[_Candidate] = []
-        self.found: list[_Candidate] = []
+        self.chosen: list[_Candidate] = []
         self.grid: tuple[int, ...] | None = None
 
     def __torch_function__(
@@ -108,34 +110,34 @@ class _Watch(TorchFunctionMode):
             made_of = [a for a in args if isinstance(a, Tensor) and a.grad_fn is not None]
             product = len(made_of) > 1 and op not in {"add", "sub"}
             self._candidates[-1].after.append(f"product by {op}" if product else op)
-        tokens = result.dim() == 3 and op in TOKENS_BY and result.shape[1] > 1
+        tokens = result.dim() == 3 and op in TOKEN_OPERATIONS and result.shape[1] > 1
         spatial = result.dim() in {4, 5} and result[0, 0].numel() > 1
         if spatial and op.startswith("conv"):
             self.grid = tuple(result.shape[2:])
         if op not in RESHAPING and (tokens or (spatial and not POOLING.search(op))):
-            self._candidates.append(_Candidate(result, self._where(op), tokens, []))
+            self._candidates.append(_Candidate(result, self._caller(op), tokens, []))
         return result
 
     def leaves(self, score: Tensor | None) -> Leaves:
         """The spatial tensor to differentiate by, or the last of those made of tokens."""
-        reached = _nodes_behind(score)
-        used = [c for c in self._candidates if c.tensor.grad_fn in reached]
+        nodes = _nodes_behind(score)
+        used = [c for c in self._candidates if c.tensor.grad_fn in nodes]
         if not used:
             raise BadInput(
                 "no spatial activation was found in the forward pass: a class activation map needs "
                 "a network on images (B, C, H, W); name its layer with at="
             )
         if used[-1].tokens:
-            self.found = [c for c in used if c.tokens][-KEPT_TOKENS:]
+            self.chosen = [c for c in used if c.tokens][-MAX_TOKEN_CANDIDATES:]
         else:
-            self.found = used[-1:]
-        return tuple(candidate.tensor for candidate in self.found)
+            self.chosen = used[-1:]
+        return tuple(candidate.tensor for candidate in self.chosen)
 
-    def _where(self, op: str) -> str:
-        """The module that called: the first frame whose self is one."""
+    def _caller(self, op: str) -> str:
+        """The module whose forward method called the operation: the first such frame."""
         frame = sys._getframe(2)  # pyright: ignore[reportPrivateUsage]  inspect.stack is slow
         while frame is not None:
-            # A frame's locals are dear to look at, so only those of a forward method are.
+            # Reading a frame's locals is slow, so only those of a forward method are read.
             owner = frame.f_locals.get("self") if frame.f_code.co_name == "forward" else None
             if isinstance(owner, nn.Module) and id(owner) in self._names:
                 return f"{self._names[id(owner)] or type(owner).__name__} ({op})"
@@ -155,8 +157,8 @@ def _nodes_behind(score: Tensor | None) -> set[Any]:
     return seen
 
 
-def reached(gradients: Leaves) -> int:
-    """The last candidate whose gradient reaches more than one token (or position)."""
+def last_with_several_tokens(gradients: Leaves) -> int:
+    """The index of the last candidate whose gradient is not zero at more than one token."""
     for index in reversed(range(len(gradients))):
         if int((gradients[index].flatten(2) != 0).any(2).any(0).sum()) > 1:
             return index

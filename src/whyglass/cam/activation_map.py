@@ -1,4 +1,4 @@
-"""What all class activation maps share: capture, a map from channels and gradients, upsampling."""
+"""Base class of the class activation maps: activations, a map of them, interpolation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from whyglass.cam.activation import LastActivation, reached
+from whyglass.cam.activation import LastActivation, last_with_several_tokens
 from whyglass.core.baseline import Baseline
 from whyglass.core.checks import Check, not_flat
 from whyglass.core.errors import BadInput
@@ -18,13 +18,15 @@ from whyglass.core.method import Attribution, Method, Need
 from whyglass.core.patch_grid import to_grid
 from whyglass.core.scorer import Scorer
 
-NOTHING = "no region of this layer passes the map's threshold for the target"
+FLAT = "no region of this layer passes the map's threshold for the target"
 UPSAMPLING = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ActivationMap(Method):
-    """Abstract. A subclass states `heat`, its map of activations and gradients.
+    """Abstract base of the class activation maps.
+
+    A subclass states `heat`, its map of activations and gradients.
 
     Values have one channel and the height and width of the image, (B, 1, H, W), by bilinear
     interpolation of the map. The layer is the last spatial activation before pooling, found while
@@ -43,7 +45,7 @@ class ActivationMap(Method):
     def maps(
         self, scorer: Scorer, baseline: Baseline, activations: Tensor, gradients: list[Tensor]
     ) -> list[Tensor]:
-        """One map a target: `heat` of each, unless a method scores images to get there."""
+        """One map a target: `heat` of its gradients; a method that scores images overrides this."""
         return [self.heat(activations, part) for part in gradients]
 
     def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
@@ -54,7 +56,7 @@ class ActivationMap(Method):
         here = scorer.at_inputs(gradient=True)
         chosen, grid = 0, None
         if isinstance(probe, LastActivation):
-            chosen = reached(here.gradients) if probe.tokens else 0
+            chosen = last_with_several_tokens(here.gradients) if probe.tokens else 0
             probe.name, grid = probe.candidates[chosen], probe.grid
         activations = self._grid(here.points[chosen], grid, image).to(here.gradients[chosen].dtype)
         gradients = here.gradients[chosen]
@@ -70,14 +72,14 @@ class ActivationMap(Method):
         return Attribution(
             (values,),
             here.scores,
-            checks=(not_flat((values,), scorer.many, NOTHING), *self.checks(scorer, gradients)),
+            checks=(not_flat((values,), scorer.many, FLAT), *self.checks(scorer, gradients)),
             notes=(f"a map of {' x '.join(map(str, low))} from {probe.name}, interpolated",),
             layer=probe.name,
             structure=Structure(),
         )
 
     def checks(self, scorer: Scorer, gradients: Tensor) -> list[Check]:
-        """What else a subclass measures."""
+        """The checks that a subclass adds."""
         return []
 
     def _grid(self, tensor: Tensor, grid: tuple[int, ...] | None, image: Tensor) -> Tensor:

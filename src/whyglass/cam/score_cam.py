@@ -50,16 +50,18 @@ class ScoreCAM(ActivationMap):
         self, scorer: Scorer, baseline: Baseline, activations: Tensor, gradients: list[Tensor]
     ) -> list[Tensor]:
         outside = scorer.outside()
-        starts = resolve(baseline, outside)
-        which = next(i for i, leaf in enumerate(outside.inputs) if leaf.dim() > 3)
-        every = torch.arange(scorer.rows)
-        empty = outside.scores(lambda piece: tuple(start[piece] for start in starts), every)
+        baselines = resolve(baseline, outside)
+        index = next(i for i, leaf in enumerate(outside.inputs) if leaf.dim() > 3)
+        rows = torch.arange(scorer.rows)
+        baseline_scores = outside.scores(
+            lambda piece: tuple(leaf[piece] for leaf in baselines), rows
+        )
         channels = activations.shape[1]
-        rows = every.repeat_interleave(channels)
-        size = outside.inputs[which].shape[2:]
+        row_of_score = rows.repeat_interleave(channels)
+        size = outside.inputs[index].shape[2:]
 
         def masked(piece: slice) -> tuple[Tensor, ...]:
-            row = rows[piece].to(activations.device)
+            row = row_of_score[piece].to(activations.device)
             channel = torch.arange(piece.start, piece.stop, device=row.device) % channels
             mask = F.interpolate(
                 activations[row, channel][:, None],
@@ -71,11 +73,11 @@ class ScoreCAM(ActivationMap):
             span = per_row(high - low, mask)
             mask = torch.where(span > 0, (mask - per_row(low, mask)) / span, 0.0)
             leaves = [leaf[row] for leaf in outside.inputs]
-            leaves[which] = torch.lerp(starts[which][row], leaves[which], mask.to(leaves[which]))
+            leaves[index] = torch.lerp(baselines[index][row], leaves[index], mask.to(leaves[index]))
             return tuple(leaves)
 
-        scores = outside.scores(masked, rows)
-        gain = scores.reshape(len(every), channels, *scores.shape[1:]) - empty[:, None]
+        scores = outside.scores(masked, row_of_score)
+        gain = scores.reshape(len(rows), channels, *scores.shape[1:]) - baseline_scores[:, None]
         weights = gain.softmax(1)
         parts = weights.unbind(-1) if scorer.many else (weights,)
         return [(per_row(part, activations, 2) * activations).sum(1).relu() for part in parts]

@@ -57,7 +57,7 @@ X = torch.randn(2, 5, 6, dtype=F64, generator=torch.Generator().manual_seed(1))
 
 def naive_matrices(net: Encoder, x: Tensor) -> list[np.ndarray]:
     """Softmax(q k^T / sqrt d) of both layers, by hand."""
-    found = []
+    result = []
     state = x.numpy()
     for projection in net.projections:
         assert isinstance(projection, nn.Linear)
@@ -66,9 +66,9 @@ def naive_matrices(net: Encoder, x: Tensor) -> list[np.ndarray]:
             part.reshape(len(x), 5, 2, 3).transpose(0, 2, 1, 3) for part in np.split(made, 3, 2)
         )
         scores = np.exp(q @ k.transpose(0, 1, 3, 2) / math.sqrt(3))
-        found.append(scores / scores.sum(-1, keepdims=True))
-        state = state + (found[-1] @ v).transpose(0, 2, 1, 3).reshape(len(x), 5, 6)
-    return found
+        result.append(scores / scores.sum(-1, keepdims=True))
+        state = state + (result[-1] @ v).transpose(0, 2, 1, 3).reshape(len(x), 5, 6)
+    return result
 
 
 @pytest.mark.parametrize("spelling", ["written out", "one call"])
@@ -76,15 +76,15 @@ def naive_matrices(net: Encoder, x: Tensor) -> list[np.ndarray]:
 def test_rollout_equals_its_formula(spelling: str, first_token: bool) -> None:
     """Abnar & Zuidema (2020), section 3: (A + I) / 2 through the layers."""
     net = encoder(spelling, first_token)
-    found = AttentionRollout()(net, X, target=1)
+    result = AttentionRollout()(net, X, target=1)
     rolled = np.eye(5)
     for weights in naive_matrices(net, X):
         rolled = (weights.mean(1) + np.eye(5)) / 2 @ rolled
     expected = rolled[:, 0] if first_token else rolled.mean(1)
-    np.testing.assert_allclose(found.values[..., 0], expected, atol=1e-12)
-    np.testing.assert_allclose(found.values.sum(1), 1, atol=1e-12)  # type: ignore[union-attr]
+    np.testing.assert_allclose(result.values[..., 0], expected, atol=1e-12)
+    np.testing.assert_allclose(result.values.sum(1), 1, atol=1e-12)  # type: ignore[union-attr]
     tokens = "one token" if first_token else "5 tokens"
-    assert found.notes == (f"2 attention layers; the score reads {tokens} of the last",)
+    assert result.notes == (f"2 attention layers; the score reads {tokens} of the last",)
 
 
 def test_chefer_equals_its_formula_on_one_layer() -> None:
@@ -96,7 +96,7 @@ def test_chefer_equals_its_formula_on_one_layer() -> None:
     def model(x: Tensor) -> Tensor:
         return (torch.softmax(x, -1) @ values)[:, 1, 0:1]
 
-    found = Chefer()(model, scores[None], target=0).values
+    result = Chefer()(model, scores[None], target=0).values
     gradient = np.zeros((3, 3))
     gradient[1] = values[:, 0]
     score = float((weights @ values)[1, 0])
@@ -105,7 +105,7 @@ def test_chefer_equals_its_formula_on_one_layer() -> None:
     relevance[1] = weights[1] * values[:, 0]
     assert relevance.sum() == pytest.approx(score)
     expected = np.eye(3) + np.maximum(gradient * relevance, 0)
-    np.testing.assert_allclose(found[0, :, 0], expected[1], atol=1e-9)  # type: ignore[index]
+    np.testing.assert_allclose(result[0, :, 0], expected[1], atol=1e-9)  # type: ignore[index]
 
 
 def test_chefer_depends_on_the_class_and_rollout_does_not() -> None:
@@ -120,17 +120,17 @@ def test_chefer_depends_on_the_class_and_rollout_does_not() -> None:
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_both_spellings_of_attention_are_one(method: AttentionMethod) -> None:
-    found = [method(encoder(spelling), X, target=2).values for spelling in ("written out", "one")]
-    torch.testing.assert_close(*found)
+    result = [method(encoder(spelling), X, target=2).values for spelling in ("written out", "one")]
+    torch.testing.assert_close(*result)
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_a_vision_transformer_gets_a_map_over_the_image(method: AttentionMethod) -> None:
     x = torch.rand(2, 1, 28, 28, generator=torch.Generator().manual_seed(0))
-    found = method(trained(), x)
-    assert isinstance(found.values, Tensor)
-    assert found.values.shape == x.shape
-    assert "4 attention layers; the score reads one token" in found.notes[0]
+    result = method(trained(), x)
+    assert isinstance(result.values, Tensor)
+    assert result.values.shape == x.shape
+    assert "4 attention layers; the score reads one token" in result.notes[0]
 
 
 @pytest.mark.skipif(not DIGITS.exists(), reason="no data sets beside the project")
@@ -139,9 +139,9 @@ def test_the_map_of_a_trained_transformer_lies_on_the_ink(method: AttentionMetho
     with gzip.open(DIGITS) as file:
         pixels = np.frombuffer(file.read(16 + 30 * 784), np.uint8, offset=16)[: 30 * 784]
     digits = torch.from_numpy(pixels.reshape(30, 1, 28, 28).copy()).float() / 255
-    found = method(trained(), digits).values
-    assert isinstance(found, Tensor)
-    patches, ink = (F.avg_pool2d(part, 4).flatten(1) for part in (found, digits))
+    result = method(trained(), digits).values
+    assert isinstance(result, Tensor)
+    patches, ink = (F.avg_pool2d(part, 4).flatten(1) for part in (result, digits))
     # How often a patch with ink is above one without: .5 by chance, measured .82 and .95.
     above = [
         (row[mark > 0.1][:, None] > row[mark <= 0.1]).float().mean()
@@ -160,16 +160,16 @@ def test_networks_without_attention_are_refused(method: AttentionMethod) -> None
 def test_two_threads_on_one_model(method: AttentionMethod) -> None:
     net = encoder("one call")
     expected = method(net, X, target=1).values
-    found: list[Any] = []
+    result: list[Any] = []
 
     def work() -> None:
-        found.extend(method(net, X, target=1).values for _ in range(5))
+        result.extend(method(net, X, target=1).values for _ in range(5))
 
     threads = [threading.Thread(target=work) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == 10
-    for values in found:
+    assert len(result) == 10
+    for values in result:
         torch.testing.assert_close(values, expected)

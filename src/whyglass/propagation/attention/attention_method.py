@@ -1,4 +1,4 @@
-"""What the methods on attention matrices share: seeing them, and from tokens back to the input."""
+"""Base class of the methods that read attention: it records matrices and maps tokens to the input."""
 
 from __future__ import annotations
 
@@ -22,57 +22,57 @@ from whyglass.propagation.engine.calls import Call, Table
 from whyglass.propagation.engine.decompositions import DECOMPOSITIONS
 from whyglass.propagation.engine.interception import Propagation, intercepted
 
-OPENED = ("scaled_dot_product_attention", "multi_head_attention_forward")
-NOTHING = "no token's attention passes the threshold for the target"
+ATTENTION_CALLS = ("scaled_dot_product_attention", "multi_head_attention_forward")
+FLAT = "no token's attention passes the threshold for the target"
 
 
-class Seen:
-    """The attention matrices of one pass, (B, H, T, T), and what came back to each, a target at a time.
+class AttentionRecord:
+    """The attention matrices of one forward pass, (B, H, T, T), and their gradients, one a target.
 
     Layers are in the order in which they ran.
     """
 
     def __init__(self) -> None:
         self.weights: list[Tensor] = []
-        self.back: list[list[Tensor]] = []
+        self.gradients: list[list[Tensor]] = []
 
-    def look(self, call: Call, result: Any) -> None:
-        """Keep a softmax over the last of two equal axes."""
+    def add(self, call: Call, result: Any) -> None:
+        """Record the call if it is a softmax over the last of two equal axes."""
         if call.op != "softmax" or result.dim() < 3 or result.shape[-1] != result.shape[-2]:
             return
         if call.argument(1, "dim") not in {-1, result.dim() - 1}:
             return
-        came: list[Tensor] = []
+        gradients: list[Tensor] = []
 
-        def keep(gradient: Tensor) -> None:
-            came.append(_by_heads(gradient))
+        def record(gradient: Tensor) -> None:
+            gradients.append(_with_heads(gradient))
 
-        self.weights.append(_by_heads(result.detach()))
-        self.back.append(came)
-        result.register_hook(keep)
+        self.weights.append(_with_heads(result.detach()))
+        self.gradients.append(gradients)
+        result.register_hook(record)
 
 
-def _by_heads(matrix: Tensor) -> Tensor:
-    """(B, H, T, T), half precision widened."""
+def _with_heads(matrix: Tensor) -> Tensor:
+    """The matrix as (B, H, T, T), in float32 at least."""
     wide = matrix if matrix.dtype == torch.float64 else matrix.float()
     return wide.unsqueeze(1) if wide.dim() == 3 else wide
 
 
-class Watch(Propagation):
-    """The plain gradient, with attention opened to see its matrices."""
+class AttentionGradient(Propagation):
+    """A pass of the plain gradient that computes attention from its softmax and records it."""
 
     def __init__(self) -> None:
-        whole: Mapping[str, None] = dict.fromkeys(set(DECOMPOSITIONS) - set(OPENED))
-        super().__init__(Table(None, None, by_name=whole, total=True), shadows=False)
-        self.seen = Seen()
+        as_one_call: Mapping[str, None] = dict.fromkeys(set(DECOMPOSITIONS) - set(ATTENTION_CALLS))
+        super().__init__(Table(None, None, by_name=as_one_call, total=True), shadows=False)
+        self.record = AttentionRecord()
 
     def made(self, call: Call, result: Any) -> None:
-        self.seen.look(call, result)
+        self.record.add(call, result)
 
 
 @dataclass(frozen=True)
-class Matrices:
-    """Of one layer: attention A, and its gradient for each target, (B, H, T, T)."""
+class AttentionLayer:
+    """The attention A of one layer and its gradient for each target, (B, H, T, T)."""
 
     weights: Tensor
     gradients: tuple[Tensor, ...]
@@ -80,12 +80,12 @@ class Matrices:
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionMethod(Method):
-    """Abstract: tokens weighed by the attention between them.
+    """Abstract base of the methods that weigh tokens by the attention between them.
 
-    A subclass gives a matrix (B, T, T) a target, whose entry i, j is what token j brought to token i.
+    A subclass makes one matrix (B, T, T) a target; entry i, j is what token j contributed to token i.
     The rows of the tokens that the score reads are averaged: one for a class token, all for a mean. The
-    tokens are found by the gradient, and named in the notes. Values have one channel: (B, T, 1) for
-    sequences, (B, 1, H, W) for images, whose patches are interpolated.
+    tokens are recognised by their gradient, and named in the notes. Values have one channel:
+    (B, T, 1) for sequences, (B, 1, H, W) for images, whose patches are interpolated.
     """
 
     family: ClassVar[str] = "propagation"
@@ -93,31 +93,33 @@ class AttentionMethod(Method):
     data: ClassVar[tuple[str, ...]] = ("images", "text")
 
     @abstractmethod
-    def mixed(self, scorer: Scorer, layers: Sequence[Matrices]) -> list[Tensor]:
-        """(B, T, T), a target at a time."""
+    def token_matrices(self, scorer: Scorer, layers: Sequence[AttentionLayer]) -> list[Tensor]:
+        """One matrix (B, T, T) a target."""
 
     def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
-        here, watched = intercepted(scorer, lambda _: Watch())
-        layers = gathered([one.seen for one in watched], len(scorer.target.terms))
+        here, passes = intercepted(scorer, lambda _: AttentionGradient())
+        layers = attention_layers([each.record for each in passes], len(scorer.target.terms))
         maps: list[Tensor] = []
-        for matrix, slope in zip(self.mixed(scorer, layers), layers[-1].gradients, strict=True):
-            read = (slope != 0).any(3).any(1).to(matrix.dtype)
-            weights = read / read.sum(1, keepdim=True).clamp_min(1)
+        for matrix, gradient in zip(
+            self.token_matrices(scorer, layers), layers[-1].gradients, strict=True
+        ):
+            is_read = (gradient != 0).any(3).any(1).to(matrix.dtype)
+            weights = is_read / is_read.sum(1, keepdim=True).clamp_min(1)
             maps.append(torch.einsum("bi,bij->bj", weights, matrix))
-        read = (layers[-1].gradients[0] != 0).any(3).any(1).sum(1)
-        rows = "one token" if int(read.max()) == 1 else f"{int(read.max())} tokens"
-        values = self._painted(scorer, torch.stack(maps, -1))
+        read_tokens = (layers[-1].gradients[0] != 0).any(3).any(1).sum(1)
+        rows = "one token" if int(read_tokens.max()) == 1 else f"{int(read_tokens.max())} tokens"
+        values = self._over_input(scorer, torch.stack(maps, -1))
         values = values if scorer.many else values[..., 0]
         return Attribution(
             (values,),
             here.scores,
-            checks=(not_flat((values,), scorer.many, NOTHING),),
+            checks=(not_flat((values,), scorer.many, FLAT),),
             notes=(f"{len(layers)} attention layers; the score reads {rows} of the last",),
             structure=Structure(),
         )
 
-    def _painted(self, scorer: Scorer, tokens: Tensor) -> Tensor:
-        """Tokens (B, T, K) as one channel over the input, (B, T, 1, K) or (B, 1, H, W, K)."""
+    def _over_input(self, scorer: Scorer, tokens: Tensor) -> Tensor:
+        """The values of tokens (B, T, K) over the input: (B, T, 1, K) or (B, 1, H, W, K)."""
         image = scorer.points[0]
         if scorer.probe is not None or image.dim() != 4:
             return tokens.unsqueeze(2)
@@ -126,23 +128,23 @@ class AttentionMethod(Method):
         return full.movedim(1, -1).unsqueeze(1)
 
 
-def gathered(passes: Sequence[Seen], targets: int) -> list[Matrices]:
-    """The layers of all pieces of the batch."""
-    counts = {len(seen.weights) for seen in passes}
+def attention_layers(records: Sequence[AttentionRecord], targets: int) -> list[AttentionLayer]:
+    """The layers of the whole batch, from the records of its pieces."""
+    counts = {len(record.weights) for record in records}
     if counts == {0}:
         raise BadInput(
             "no attention between tokens was found in the forward pass: this method needs a "
             "transformer whose attention is a softmax over its last axis"
         )
-    layers: list[Matrices] = []
+    layers: list[AttentionLayer] = []
     for layer in range(min(counts)):
-        parts = [seen.back[layer] for seen in passes]
+        parts = [record.gradients[layer] for record in records]
         if any(len(part) != targets for part in parts):
-            # No gradient came: the score does not depend on this layer.
+            # No gradient arrived: the score does not depend on this layer.
             continue
-        weights = torch.cat([seen.weights[layer] for seen in passes])
+        weights = torch.cat([record.weights[layer] for record in records])
         gradients = tuple(torch.cat([part[k] for part in parts]) for k in range(targets))
-        layers.append(Matrices(weights, gradients))
+        layers.append(AttentionLayer(weights, gradients))
     if not layers:
         raise BadInput("the score does not depend on any attention between tokens")
     sizes = {layer.weights.shape[-1] for layer in layers}
@@ -154,9 +156,9 @@ def gathered(passes: Sequence[Seen], targets: int) -> list[Matrices]:
     return layers
 
 
-def chained(matrices: Sequence[Tensor]) -> Tensor:
-    """The product over layers, the last one first: how tokens reach tokens through all of them."""
-    found = matrices[0]
+def layer_product(matrices: Sequence[Tensor]) -> Tensor:
+    """The product of the layers' matrices, the last layer first: (B, T, T)."""
+    product = matrices[0]
     for matrix in matrices[1:]:
-        found = matrix @ found
-    return found
+        product = matrix @ product
+    return product

@@ -9,7 +9,11 @@ from torch import Tensor
 
 from whyglass.core.paper import Paper
 from whyglass.core.scorer import Scorer
-from whyglass.propagation.attention.attention_method import AttentionMethod, Matrices, chained
+from whyglass.propagation.attention.attention_method import (
+    AttentionLayer,
+    AttentionMethod,
+    layer_product,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +44,8 @@ class AttentionRollout(AttentionMethod):
         "https://arxiv.org/abs/2005.00928",
     )
 
-    def mixed(self, scorer: Scorer, layers: Sequence[Matrices]) -> list[Tensor]:
+    def token_matrices(self, scorer: Scorer, layers: Sequence[AttentionLayer]) -> list[Tensor]:
         heads = [layer.weights.mean(1) for layer in layers]
-        one = torch.eye(heads[0].shape[-1], dtype=heads[0].dtype, device=heads[0].device)
-        rolled = chained([(head + one) / 2 for head in heads])
-        return [rolled] * len(layers[0].gradients)
+        identity = torch.eye(heads[0].shape[-1], dtype=heads[0].dtype, device=heads[0].device)
+        rollout = layer_product([(head + identity) / 2 for head in heads])
+        return [rollout] * len(layers[0].gradients)

@@ -12,11 +12,11 @@ from torch import Tensor
 from whyglass.core.paper import Paper
 from whyglass.core.scorer import Scorer
 from whyglass.propagation.attention.attention_method import (
+    AttentionLayer,
     AttentionMethod,
-    Matrices,
-    Seen,
-    chained,
-    gathered,
+    AttentionRecord,
+    attention_layers,
+    layer_product,
 )
 from whyglass.propagation.engine.calls import Call
 from whyglass.propagation.engine.interception import intercepted, layers_of
@@ -24,16 +24,16 @@ from whyglass.propagation.lrp.composites import composite
 from whyglass.propagation.lrp.relevance import Relevance
 
 
-class _Watched(Relevance):
-    """A pass of relevance that sees what reaches the attention matrices."""
+class _AttentionRelevance(Relevance):
+    """A pass of LRP that records the relevance of the attention matrices."""
 
     def __init__(self, layers: dict[int, str]) -> None:
         super().__init__(composite("z-plus"), "share", "half", "error", layers)
-        self.seen = Seen()
+        self.record = AttentionRecord()
 
     def made(self, call: Call, result: Any) -> None:
         super().made(call, result)
-        self.seen.look(call, result)
+        self.record.add(call, result)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,17 +66,17 @@ class Chefer(AttentionMethod):
         "https://arxiv.org/abs/2012.09838",
     )
 
-    def mixed(self, scorer: Scorer, layers: Sequence[Matrices]) -> list[Tensor]:
+    def token_matrices(self, scorer: Scorer, layers: Sequence[AttentionLayer]) -> list[Tensor]:
         owners = layers_of(scorer.model)
-        _, passes = intercepted(scorer, lambda _: _Watched(owners))
-        relevant = gathered([one.seen for one in passes], len(layers[0].gradients))
+        _, passes = intercepted(scorer, lambda _: _AttentionRelevance(owners))
+        relevances = attention_layers([each.record for each in passes], len(layers[0].gradients))
         size = layers[0].weights.shape[-1]
-        one = torch.eye(size, dtype=layers[0].weights.dtype, device=layers[0].weights.device)
+        identity = torch.eye(size, dtype=layers[0].weights.dtype, device=layers[0].weights.device)
         return [
-            chained(
+            layer_product(
                 [
-                    one + (layer.gradients[k] * beside.gradients[k]).clamp_min(0).mean(1)
-                    for layer, beside in zip(layers, relevant, strict=True)
+                    identity + (layer.gradients[k] * relevance.gradients[k]).clamp_min(0).mean(1)
+                    for layer, relevance in zip(layers, relevances, strict=True)
                 ]
             )
             for k in range(len(layers[0].gradients))
