@@ -98,7 +98,7 @@ METHODS: dict[str, type[Method]] = {
 }
 
 
-def find(name: str) -> type[Method]:
+def method_class(name: str) -> type[Method]:
     """The method class of a catalogue name."""
     if name in METHODS:
         return METHODS[name]
@@ -106,32 +106,32 @@ def find(name: str) -> type[Method]:
     raise BadInput(f"there is no method {name!r}; nearest: {', '.join(near)}")
 
 
-def make(name: str, settings: dict[str, Any]) -> Method:
-    """A method with these settings, refusing any it does not have."""
-    kind = find(name)
-    known = [field.name for field in dataclasses.fields(kind)]
+def make_method(name: str, settings: dict[str, Any]) -> Method:
+    """A method with these settings; a setting that it does not have is refused."""
+    cls = method_class(name)
+    known = [field.name for field in dataclasses.fields(cls)]
     for setting in settings:
         if setting not in known:
             have = f"it has {', '.join(known)}" if known else "it has none"
             raise BadInput(f"{name} has no setting {setting!r}: {have}")
-    return kind(**settings)
+    return cls(**settings)
 
 
 def table() -> list[dict[str, str]]:
-    """One row a method, for people."""
+    """One row of text a method, as the command line and the docs print it."""
     return [
         {
             "name": name,
-            "family": kind.family,
-            "shows": kind.shows,
-            "needs": ", ".join(kind.needs) or "scores only",
-            "baseline": kind.baseline_is,
-            "data": ", ".join(kind.data),
-            "cost": kind.cost,
-            "axioms": ", ".join(kind.axioms),
-            "paper": f"{kind.paper.authors.split(',')[0].split(' and ')[0].split()[-1]} "
-            f"{kind.paper.year}",
-            "url": kind.paper.url,
+            "family": cls.family,
+            "shows": cls.shows,
+            "needs": ", ".join(cls.needs) or "scores only",
+            "baseline": cls.baseline_is,
+            "data": ", ".join(cls.data),
+            "cost": cls.cost,
+            "axioms": ", ".join(cls.axioms),
+            "paper": f"{cls.paper.authors.split(',')[0].split(' and ')[0].split()[-1]} "
+            f"{cls.paper.year}",
+            "url": cls.paper.url,
         }
-        for name, kind in METHODS.items()
+        for name, cls in METHODS.items()
     ]

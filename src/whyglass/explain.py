@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from whyglass.catalogue import make
+from whyglass.catalogue import make_method
 from whyglass.core.baseline import Baseline
 from whyglass.core.errors import BadInput
 from whyglass.core.explanation import Explanation, Legend
@@ -46,7 +46,7 @@ def explain(
     tensor([[2., 6.]])
     """
     if isinstance(method, str):
-        chosen = make(method, settings)
+        chosen = make_method(method, settings)
     elif settings:
         raise BadInput(
             f"{method.name} already has its settings: give {', '.join(settings)} to the method"

@@ -168,10 +168,10 @@ def explain(
     records: list[dict[str, Any]] = []
     hidden = quiet or not sys.stderr.isatty()
     for file in tqdm(files, disable=hidden or len(files) == 1, file=sys.stderr):
-        record = _one(job, file, report, folder, hidden or len(files) > 1, debug)
+        record = _explain_photograph(job, file, report, folder, hidden or len(files) > 1, debug)
         records.append(record)
         if not quiet and not as_json:
-            _brief(record)
+            _print_brief(record)
     failed = [record for record in records if "error" in record]
     if report and report_path and len(failed) < len(records):
         report_path.write_text(report.html(), encoding="utf-8")
@@ -195,29 +195,29 @@ def explain(
     return 4 if any(e["verdict"] == "fail" for r in records for e in r["explanations"]) else 0
 
 
-def _one(
+def _explain_photograph(
     job: Job, file: Path, report: Report | None, folder: Path | None, hidden: bool, debug: bool
 ) -> dict[str, Any]:
-    """Everything about one photograph; an error becomes part of the record."""
+    """The record of one photograph. An error becomes part of it."""
     record: dict[str, Any] = {"photo": str(file)}
     try:
         image = job.loaded.preprocess(read(file))
         record["prediction"] = predictions = job.predict(image)
-        found: list[Explanation] = []
-        work = [(method, target) for target in job.targets for method in job.methods]
-        for method, target in tqdm(work, disable=hidden, file=sys.stderr, leave=False):
-            found.append(job.explain(image, file.name, method, target))
+        explanations: list[Explanation] = []
+        pairs = [(method, target) for target in job.targets for method in job.methods]
+        for method, target in tqdm(pairs, disable=hidden, file=sys.stderr, leave=False):
+            explanations.append(job.explain(image, file.name, method, target))
     except WhyglassError as error:
         if debug:
             raise
         click.echo(f"Error: {file}: {error}", err=True)
         return record | {"prediction": [], "explanations": [], "error": str(error)}
     if report:
-        report.add(Case(file.name, predictions, found))
+        report.add(Case(file.name, predictions, explanations))
     record["prediction"] = [vars(prediction) for prediction in predictions]
     record["explanations"] = []
-    for number, explanation in enumerate(found):
-        entry = _record(explanation)
+    for number, explanation in enumerate(explanations):
+        entry = _explanation_record(explanation)
         if folder:
             path = folder / f"{file.stem}.{number}.{explanation.method}.safetensors"
             explanation.save(path)
@@ -226,7 +226,7 @@ def _one(
     return record
 
 
-def _record(explanation: Explanation) -> dict[str, Any]:
+def _explanation_record(explanation: Explanation) -> dict[str, Any]:
     base = explanation.baseline_score
     return {
         "method": explanation.method,
@@ -250,18 +250,21 @@ def _record(explanation: Explanation) -> dict[str, Any]:
     }
 
 
-def _brief(record: dict[str, Any]) -> None:
+def _print_brief(record: dict[str, Any]) -> None:
     if "error" in record:
         return
     click.echo(Path(record["photo"]).name)
     for prediction in record["prediction"]:
         share = prediction["probability"]
         click.echo(f"  {share:6.1%}  {'#' * round(30 * share):30}  {prediction['label']}")
-    click.echo(f"\n  {'METHOD':24}{'WHY':24}{'SCORE':>9}  {'CHECKS':8}{'PASSES':>8}{'SECONDS':>9}")
+    click.echo(
+        f"\n  {'METHOD':24}{'WHY':24}{'SCORE':>9}  {'CHECKS':7}{'EVALUATIONS':>12}{'GRADIENTS':>10}"
+        f"{'SECONDS':>9}"
+    )
     for entry in record["explanations"]:
         click.echo(
             f"  {entry['method']:24}{entry['target'][:22]:24}{entry['score']:9.3f}  "
-            f"{MARKS[entry['verdict']]:8}{entry['evaluations'] + entry['gradients']:8}"
+            f"{MARKS[entry['verdict']]:7}{entry['evaluations']:12}{entry['gradients']:10}"
             f"{entry['seconds']:9.2f}"
         )
     for entry in record["explanations"]:

@@ -13,7 +13,7 @@ import click
 import torch
 from torch import Tensor
 
-from whyglass.catalogue import find, make
+from whyglass.catalogue import make_method, method_class
 from whyglass.core import guards
 from whyglass.core.baseline import Background, Baseline
 from whyglass.core.errors import BadInput, MissingExtra
@@ -37,7 +37,7 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
 
 @dataclass(frozen=True)
 class Job:
-    """What one run was asked for, in the library's own terms."""
+    """The model, the methods, the targets and the baselines of one run."""
 
     loaded: Loaded
     legend: Legend
@@ -64,7 +64,7 @@ class Job:
 
     def explain(self, image: Tensor, title: str, method: Method, target: Single) -> Explanation:
         """One method, one target."""
-        kind = {
+        baselines = {
             "row": self.baseline,
             "background": self.background,
             "either": self.background or self.baseline,
@@ -74,7 +74,7 @@ class Job:
             self.loaded.model,
             image[None],
             target=target,
-            baseline=kind[method.baseline_is],
+            baseline=baselines[method.baseline_is],
             at=self.at,
             output=self.output,
             legend=replace(self.legend, titles=[title]),
@@ -83,7 +83,7 @@ class Job:
 
 
 def photographs(photos: Sequence[Path], demo: bool) -> list[Path]:
-    """The files meant: folders opened, the demonstration's cat first."""
+    """The files of photographs: those in folders too, the demonstration's cat first."""
     files: list[Path] = []
     if demo:
         try:
@@ -92,12 +92,12 @@ def photographs(photos: Sequence[Path], demo: bool) -> list[Path]:
             raise MissingExtra("scikit-image", "demo") from error
     for photo in photos:
         if photo.is_dir():
-            inside = sorted(p for p in photo.iterdir() if p.suffix.lower() in SUFFIXES)
-            if not inside:
+            pictures = sorted(p for p in photo.iterdir() if p.suffix.lower() in SUFFIXES)
+            if not pictures:
                 raise BadInput(
                     f"the folder {photo} holds no photographs ({', '.join(sorted(SUFFIXES))})"
                 )
-            files += inside
+            files += pictures
         else:
             files.append(photo)
     if not files:
@@ -128,42 +128,42 @@ def make_job(
     seed: int,
     batch_size: str,
 ) -> Job:
-    """What the options say; bad ones are usage errors or bad input."""
-    chosen = _methods(names or DEFAULT_METHODS, settings, seed, _players(players))
+    """The job that the options describe. A bad option is a usage error or bad input."""
+    method_list = _methods(names or DEFAULT_METHODS, settings, seed, _players(players))
     loaded = load(model_name, weights, trust_model)
-    given = {
+    changes = {
         "size": size,
         "crop": crop,
         "interpolation": interpolation,
         "mean": _numbers("--mean", mean),
         "std": _numbers("--std", std),
     }
-    preprocess = replace(loaded.preprocess, **{k: v for k, v in given.items() if v is not None})
+    preprocess = replace(loaded.preprocess, **{k: v for k, v in changes.items() if v is not None})
     loaded = replace(loaded, preprocess=preprocess)
     labels = class_names(classes) if classes else loaded.class_names
     legend = Legend(class_names=labels, pixel_mean=preprocess.mean, pixel_std=preprocess.std)
-    needs_background = [m.name for m in chosen if m.baseline_is == "background"]
+    needs_background = [m.name for m in method_list if m.baseline_is == "background"]
     if needs_background and background is None:
         raise click.UsageError(
             f"{needs_background[0]} averages over a background: give --background FOLDER"
         )
-    row_only = [m.name for m in chosen if m.baseline_is == "row"]
+    row_only = [m.name for m in method_list if m.baseline_is == "row"]
     if baseline == "inpaint" and row_only:
         raise click.UsageError(
             f"--baseline inpaint is for methods of coalitions (kernel-shap, lime), not {row_only[0]}"
         )
-    rows = None
+    background_set = None
     if background is not None:
-        rows = Background(
+        background_set = Background(
             stack([preprocess(read(file)) for file in photographs([background], False)])
         )
     return Job(
         loaded,
         legend,
-        chosen,
+        method_list,
         [_target(t, score, against) for t in targets or (None,)],
         preprocess.baseline(baseline),
-        rows,
+        background_set,
         at,
         int(output) if output and output.isdigit() else output,
         int(batch_size) if batch_size.isdigit() else batch_size,
@@ -194,8 +194,8 @@ def _players(text: str) -> int | Superpixels:
 def _methods(
     names: Sequence[str], settings: Sequence[str], seed: int, players: int | Superpixels
 ) -> list[Method]:
-    known = {name: {field.name for field in fields(find(name))} for name in names}
-    given: dict[str, dict[str, Any]] = {
+    known = {name: {field.name for field in fields(method_class(name))} for name in names}
+    values: dict[str, dict[str, Any]] = {
         name: {k: v for k, v in {"seed": seed, "players": players}.items() if k in known[name]}
         for name in names
     }
@@ -214,8 +214,8 @@ def _methods(
         except json.JSONDecodeError:
             value = text
         for name in users:
-            given[name][key] = value
-    return [make(name, given[name]) for name in names]
+            values[name][key] = value
+    return [make_method(name, values[name]) for name in names]
 
 
 def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:

@@ -1,4 +1,4 @@
-"""What can go wrong, by whose doing."""
+"""The errors that whyglass raises on purpose, all under one root."""
 
 
 class WhyglassError(Exception):

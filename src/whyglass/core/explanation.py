@@ -28,7 +28,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Legend:
-    """What a view needs to name and draw an explanation.
+    """Names and pixel units that views need to draw an explanation.
 
     `titles` name the rows, `tokens` are one list a row, `feature_names` name the columns of a table.
     An image is shown as `pixels * pixel_std + pixel_mean`, each a number or one a channel, in [0, 1].
@@ -50,7 +50,7 @@ class Explanation:
         values: in the form and shape of the inputs, or of the layer with `at`; a map over an image
             has one channel. Many targets add a last axis. Units: those of the score, except where
             the method's docstring says otherwise.
-        inputs: what was explained.
+        inputs: the batch that was explained.
         score: (B,) or (B, K), the target at the inputs; `baseline_score` the same at the baseline
             (or its mean over the background).
         std_error: one a value, for methods that sample or integrate; shape of `values`.
@@ -59,11 +59,12 @@ class Explanation:
         player_values: (B, n) or (B, n, K), what each player got; `player_std_error` its error. In
             `values` a player's share is spread evenly over its features, so that both add up.
         baseline: the input that stood for absence.
-        method, settings, paper: what made it. Settings include the seed.
+        method, settings, paper: the method that made it. Settings include the seed.
         at: the layer explained, or the one a class activation map was read from.
-        evaluations, gradients: rows put through the model forwards, and backwards.
+        evaluations: rows of input that went forward through the model. gradients: rows that went
+            backward through it, once for each target.
         seconds: wall-clock time.
-        checks: what was measured of the answer. notes: what a reader must know.
+        checks: the properties that were measured. notes: sentences that a reader must know.
         levels: whether values are levels, of which only the differences over a map tell something.
     """
 
@@ -119,7 +120,7 @@ class Explanation:
 
     @property
     def seed(self) -> int | None:
-        """What the random draws started from, for methods that draw."""
+        """The seed of the random draws, for methods that draw."""
         return self.settings.get("seed")
 
     def fingerprint(self) -> str | None:
@@ -208,19 +209,21 @@ class Explanation:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  safe_open is no dict
             if record["format"] != FORMAT:
                 raise BadInput(f"{path} has format {record['format']}; this version reads {FORMAT}")
-            return _restored(record, tensors)
+            return _from_record(record, tensors)
         except (SafetensorError, OSError, LookupError, TypeError, ValueError) as error:
             if isinstance(error, BadInput | FileNotFoundError):
                 raise
             raise BadInput(f"{path} is not an explanation saved by whyglass: {error!r}") from error
 
 
-def _restored(record: dict[str, Any], tensors: dict[str, Tensor]) -> Explanation:
+def _from_record(record: dict[str, Any], tensors: dict[str, Tensor]) -> Explanation:
     def packed(name: str) -> Inputs | None:
         if name not in record["structures"]:
             return None
         names = record["structures"][name]
-        leaves = [v for k, v in sorted(tensors.items(), key=_number) if k.startswith(name + ".")]
+        leaves = [
+            v for k, v in sorted(tensors.items(), key=_leaf_number) if k.startswith(name + ".")
+        ]
         return Structure(None if names is None else tuple(names)).pack(leaves)
 
     values, inputs = packed("values"), packed("inputs")
@@ -264,6 +267,6 @@ def _names(packed: Inputs) -> list[str] | list[int] | None:
     return list(packed) if isinstance(packed, dict) else list(range(len(packed)))
 
 
-def _number(entry: tuple[str, Tensor]) -> int:
+def _leaf_number(entry: tuple[str, Tensor]) -> int:
     suffix = entry[0].rpartition(".")[2]
     return int(suffix) if suffix.isdigit() else -1

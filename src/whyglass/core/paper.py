@@ -1,4 +1,4 @@
-"""Where a method comes from."""
+"""The reference of the paper that a method comes from."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class Contrast:
 
 
 class Several:
-    """More than one target, explained together."""
+    """Several targets, explained together."""
 
     def __init__(self, *targets: Single) -> None:
         if not targets:
@@ -72,7 +72,7 @@ Rows: TypeAlias = Tensor | slice
 
 @dataclass(frozen=True)
 class KnownTarget:
-    """What an explanation that was saved remembers of its target."""
+    """The labels and classes of a target, as a saved explanation holds them."""
 
     many: bool
     names: list[list[str]]
@@ -88,7 +88,7 @@ class KnownTarget:
 
 
 class ResolvedTarget:
-    """A target bound to a batch. `predicted` entries are filled at the first look at the output."""
+    """A target bound to a batch. The first output settles the classes that are the predicted ones."""
 
     def __init__(self, target: Target, rows: int, class_names: Sequence[str] | None) -> None:
         self.many = isinstance(target, Several)
@@ -108,10 +108,10 @@ class ResolvedTarget:
 
     def classes(self) -> Tensor | None:
         """(B,) or (B, K) class indices, where every target is a class."""
-        found = [term.index for term in self.terms]
-        if any(index is None or index.dim() != 1 for index in found):
+        indices = [term.index for term in self.terms]
+        if any(index is None or index.dim() != 1 for index in indices):
             return None
-        stacked = torch.stack([index for index in found if index is not None], 1)
+        stacked = torch.stack([index for index in indices if index is not None], 1)
         return stacked if self.many else stacked[:, 0]
 
     def labels(self) -> list[list[str]]:
@@ -181,11 +181,11 @@ class _Term:
                 f"target {name!r} is a class name, but no names are known: "
                 "pass legend=Legend(class_names=[...])"
             )
-        found = [index for index, known in enumerate(names) if known == name]
-        if len(found) > 1:
-            raise BadInput(f"target {name!r} is the name of classes {found}: give the number")
-        if found:
-            return found[0]
+        matches = [index for index, known in enumerate(names) if known == name]
+        if len(matches) > 1:
+            raise BadInput(f"target {name!r} is the name of classes {matches}: give the number")
+        if matches:
+            return matches[0]
         near = difflib.get_close_matches(name, names, 3, 0.5)
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
         raise BadInput(f"target {name!r} is not among the {len(names)} class names{hint}")

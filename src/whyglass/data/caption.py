@@ -41,8 +41,8 @@ class Caption(nn.Module):
     >>> model = Caption(captioner, [1, 1], start=[0])
     >>> model(torch.ones(1, 1, 8, 8)).round(decimals=2)
     tensor([[0.8800, 0.8800, 0.8800]])
-    >>> found = whyglass.RISE(cells=2)(model, torch.ones(1, 1, 8, 8), target=model.target)
-    >>> left, right, sentence = found.values[0, 0].unbind(-1)
+    >>> why = whyglass.RISE(cells=2)(model, torch.ones(1, 1, 8, 8), target=model.target)
+    >>> left, right, sentence = why.values[0, 0].unbind(-1)
     >>> bool(left[4, 0] > left[4, 7]), bool(right[4, 0] < right[4, 7])
     (True, True)
     """
@@ -86,46 +86,48 @@ class Caption(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, K + 1) probabilities, or their logarithms."""
-        asked = [*self.start, *self.tokens]
+        words = [*self.start, *self.tokens]
         first = len(self.start)
         if self.every_position:
-            logits = self._logits(images, asked[:-1], 3)
-            if logits.shape[1] != len(asked) - 1:
+            logits = self._logits(images, words[:-1], 3)
+            if logits.shape[1] != len(words) - 1:
                 raise BadInput(
                     f"the captioner returned logits at {logits.shape[1]} positions for a prefix of "
-                    f"{len(asked) - 1} words: every_position needs one each"
+                    f"{len(words) - 1} words: every_position needs one each"
                 )
             parts = list(logits[:, first - 1 :].unbind(1))
         else:
-            parts = [self._logits(images, asked[:k], 2) for k in range(first, len(asked))]
-        words = torch.stack(
+            parts = [self._logits(images, words[:k], 2) for k in range(first, len(words))]
+        probabilities = torch.stack(
             [
-                self._of_word(part, word).to(parts[0].dtype)
+                self._word_probability(part, word).to(parts[0].dtype)
                 for part, word in zip(parts, self.tokens, strict=True)
             ],
             1,
         )
-        whole = words.sum(1, keepdim=True) if self.log else words.mean(1, keepdim=True)
-        return torch.cat([words, whole], 1)
+        whole = (
+            probabilities.sum(1, keepdim=True) if self.log else probabilities.mean(1, keepdim=True)
+        )
+        return torch.cat([probabilities, whole], 1)
 
     def _logits(self, images: Tensor, prefix: list[int], axes: int) -> Tensor:
         words = torch.tensor(prefix, dtype=torch.long, device=images.device)
-        found = self.captioner(images, words.expand(len(images), -1))
+        logits = self.captioner(images, words.expand(len(images), -1))
         if self.output is not None:
-            found = self.output(found)
-        if not isinstance(found, Tensor) or found.dim() != axes or len(found) != len(images):
-            got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            logits = self.output(logits)
+        if not isinstance(logits, Tensor) or logits.dim() != axes or len(logits) != len(images):
+            got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             form = "(B, V)" if axes == 2 else "(B, k, V)"
             raise BadInput(
                 f"the captioner must return logits {form} for {len(images)} images, not {got}: pick "
                 "them with output=, or set every_position= as it is"
             )
-        return found
+        return logits
 
-    def _of_word(self, logits: Tensor, word: int) -> Tensor:
+    def _word_probability(self, logits: Tensor, word: int) -> Tensor:
         if word >= logits.shape[1]:
             raise BadInput(
                 f"tokens holds {word} and the captioner's vocabulary has {logits.shape[1]} words"
             )
-        chances = logits.log_softmax(1) if self.log else logits.softmax(1)
-        return chances[:, word]
+        probabilities = logits.log_softmax(1) if self.log else logits.softmax(1)
+        return probabilities[:, word]

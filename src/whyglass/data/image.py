@@ -81,7 +81,7 @@ class Preprocess:
 
 @dataclass(frozen=True)
 class Superpixels:
-    """About `count` patches of even colour, found by SLIC, as the players of a method of coalitions.
+    """About `count` patches of even colour, computed by SLIC, as the players of a method of coalitions.
 
     `compactness` weighs nearness in the image against likeness of colour. Needs scikit-image.
     """
@@ -103,14 +103,14 @@ class Superpixels:
         pixels = images[0].detach().cpu().float()
         low, high = pixels.amin(), pixels.amax()
         pixels = ((pixels - low) / (high - low).clamp_min(1e-12)).permute(1, 2, 0).numpy()
-        found = slic(
+        labels = slic(
             pixels,
             n_segments=self.count,
             compactness=self.compactness,
             start_label=0,
             convert2lab=pixels.shape[2] == 3,
         )
-        numbers = torch.from_numpy(found).long()
+        numbers = torch.from_numpy(labels).long()
         return numbers.unique(return_inverse=True)[1].reshape(numbers.shape)
 
 

@@ -26,7 +26,7 @@ from whyglass.data.image import Preprocess
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model and what is known of its inputs and classes."""
+    """A model, with how its inputs are prepared and what its classes are called."""
 
     model: Callable[..., Any]
     name: str
@@ -52,24 +52,24 @@ def load(spec: str, weights: str | Path | None = None, trust: bool = False) -> L
             raise BadInput(f"{spec} brings its own weights: leave --weights out")
         return BUILT_IN[spec]()
     suffix = Path(spec).suffix
-    if suffix in _FILES:
+    if suffix in _FILE_LOADERS:
         if weights is not None:
             raise BadInput(f"{spec} holds its weights: leave --weights out")
         if not Path(spec).is_file():
             raise BadInput(f"there is no file {spec}")
-        return Loaded(_FILES[suffix](spec, trust), Path(spec).name)
+        return Loaded(_FILE_LOADERS[suffix](spec, trust), Path(spec).name)
     if ":" in spec:
-        model = _make(spec)
+        model = _from_factory(spec)
         if weights is not None:
-            _fill(model, Path(weights))
+            _load_weights(model, Path(weights))
         return Loaded(model.eval(), spec)
     raise BadInput(
         f"model {spec!r} is neither built in ({', '.join(BUILT_IN)}), nor package.module:factory, nor "
-        f"a file ending in {', '.join(_FILES)}"
+        f"a file ending in {', '.join(_FILE_LOADERS)}"
     )
 
 
-def _make(spec: str) -> nn.Module:
+def _from_factory(spec: str) -> nn.Module:
     module_name, _, factory_name = spec.partition(":")
     if "" not in sys.path:
         sys.path.insert(0, "")
@@ -83,7 +83,7 @@ def _make(spec: str) -> nn.Module:
     return model
 
 
-def _fill(model: nn.Module, path: Path) -> None:
+def _load_weights(model: nn.Module, path: Path) -> None:
     try:
         if path.suffix == ".safetensors":
             state: Any = load_file(path)
@@ -159,18 +159,20 @@ class OnnxModel(BlackBox):
 
     def __call__(self, inputs: Tensor) -> Tensor:
         rows = inputs.detach().cpu().numpy()
-        pieces = [rows] if self._fixed in (None, len(rows)) else np.split(rows, len(rows))
+        batches = [rows] if self._fixed in (None, len(rows)) else np.split(rows, len(rows))
         if self._fixed not in (None, 1, len(rows)):
             raise BadInput(f"this ONNX model takes batches of {self._fixed} rows only")
-        found = [np.asarray(self._session.run(None, {self._input: piece})[0]) for piece in pieces]
-        return torch.from_numpy(np.concatenate(found))
+        outputs = [
+            np.asarray(self._session.run(None, {self._input: batch})[0]) for batch in batches
+        ]
+        return torch.from_numpy(np.concatenate(outputs))
 
 
 def _onnx(path: str, trust: bool) -> OnnxModel:
     return OnnxModel(path)
 
 
-_FILES: dict[str, Callable[[str, bool], Callable[..., Any]]] = {
+_FILE_LOADERS: dict[str, Callable[[str, bool], Callable[..., Any]]] = {
     ".onnx": _onnx,
     ".pt2": _exported,
     ".pt": _torchscript,
