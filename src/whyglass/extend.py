@@ -14,7 +14,7 @@ from whyglass.coalition.game.game import Game
 from whyglass.core.baseline import Baseline, background, resolve
 from whyglass.core.checks import Check, completeness, completeness_gap, not_flat, worst_target
 from whyglass.core.errors import BadInput, MissingExtra, Unsupported
-from whyglass.core.inputs import Leaves, Structure, explained, flat_sum, per_row, times
+from whyglass.core.inputs import Leaves, Structure, differentiable, flat_sum, multiply, per_row
 from whyglass.core.method import Attribution, Axiom, Method, Need, positive, positive_integer
 from whyglass.core.paper import Paper
 from whyglass.core.scorer import Evaluated, Points, Scorer
@@ -62,13 +62,13 @@ __all__ = [
     "channel_weights",
     "completeness",
     "completeness_gap",
-    "explained",
+    "differentiable",
     "flat_sum",
+    "multiply",
     "not_flat",
     "per_row",
     "positive",
     "positive_integer",
     "resolve",
-    "times",
     "worst_target",
 ]

@@ -97,7 +97,7 @@ def test_auto_keeps_the_largest_tensor_small() -> None:
     assert sum(watched.sizes) == 100
 
 
-def test_auto_remembers_what_it_weighed() -> None:
+def test_auto_remembers_the_memory_of_a_row() -> None:
     watched = Watched(lambda x: x.repeat(1, 2**18).sum(1, keepdim=True))
     x = torch.arange(50.0)[:, None]
     Saliency()(watched, x)

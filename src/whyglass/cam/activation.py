@@ -43,7 +43,7 @@ class _Candidate:
 
 
 class LastActivation:
-    """A probe of the last activation, as the module's docstring says; its user sets `name`."""
+    """A `Capture` of the last activation, as the module's docstring says; its user sets `name`."""
 
     within_graph = True
 
@@ -59,7 +59,7 @@ class LastActivation:
         self._recorder = _Recorder({})
 
     @contextmanager
-    def leaf(
+    def capture(
         self, point: Tensor | None, gradient: bool, begin: Begin | None
     ) -> Generator[_Recorder]:
         """Within, the activations of one forward pass are recorded."""

@@ -50,9 +50,9 @@ class ActivationMap(Method):
 
     def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
         image = _image(scorer)
-        probe = scorer.probe
+        probe = scorer.layer
         if probe is None:
-            probe = scorer.probe = LastActivation(scorer.model)
+            probe = scorer.layer = LastActivation(scorer.model)
         here = scorer.at_inputs(gradient=True)
         chosen, grid = 0, None
         if isinstance(probe, LastActivation):

@@ -49,7 +49,7 @@ class CAM(ActivationMap):
     )
 
     def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
-        if scorer.probe is not None:
+        if scorer.layer is not None:
             raise BadInput("cam reads the activation before the global pooling: leave at= out")
         if any(term.kind in (Probability, LogOdds) or term.custom for term in scorer.target.terms):
             raise BadInput("cam explains logits and their contrasts: use grad-cam for this target")
@@ -60,7 +60,7 @@ class CAM(ActivationMap):
         return (positions * channel_weights(gradients) * activations).sum(1)
 
     def checks(self, scorer: Scorer, gradients: Tensor) -> list[Check]:
-        probe = scorer.probe
+        probe = scorer.layer
         linear = isinstance(probe, LastActivation) and probe.linear_head and not probe.tokens
         flat = gradients.flatten(2, -2) if scorer.many else gradients.flatten(2)
         spread = float((flat.amax(2) - flat.amin(2)).max() / flat.abs().max().clamp_min(1e-30))

@@ -49,16 +49,16 @@ class ScoreCAM(ActivationMap):
     def maps(
         self, scorer: Scorer, baseline: Baseline, activations: Tensor, gradients: list[Tensor]
     ) -> list[Tensor]:
-        outside = scorer.outside()
-        baselines = resolve(baseline, outside)
-        index = next(i for i, leaf in enumerate(outside.inputs) if leaf.dim() > 3)
+        image_scorer = scorer.for_model_inputs()
+        baselines = resolve(baseline, image_scorer)
+        index = next(i for i, leaf in enumerate(image_scorer.inputs) if leaf.dim() > 3)
         rows = torch.arange(scorer.rows)
-        baseline_scores = outside.scores(
+        baseline_scores = image_scorer.scores(
             lambda piece: tuple(leaf[piece] for leaf in baselines), rows
         )
         channels = activations.shape[1]
         row_of_score = rows.repeat_interleave(channels)
-        size = outside.inputs[index].shape[2:]
+        size = image_scorer.inputs[index].shape[2:]
 
         def masked(piece: slice) -> tuple[Tensor, ...]:
             row = row_of_score[piece].to(activations.device)
@@ -72,11 +72,11 @@ class ScoreCAM(ActivationMap):
             low, high = (f(mask.flatten(1), 1) for f in (torch.amin, torch.amax))
             span = per_row(high - low, mask)
             mask = torch.where(span > 0, (mask - per_row(low, mask)) / span, 0.0)
-            leaves = [leaf[row] for leaf in outside.inputs]
+            leaves = [leaf[row] for leaf in image_scorer.inputs]
             leaves[index] = torch.lerp(baselines[index][row], leaves[index], mask.to(leaves[index]))
             return tuple(leaves)
 
-        scores = outside.scores(masked, row_of_score)
+        scores = image_scorer.scores(masked, row_of_score)
         gain = scores.reshape(len(rows), channels, *scores.shape[1:]) - baseline_scores[:, None]
         weights = gain.softmax(1)
         parts = weights.unbind(-1) if scorer.many else (weights,)

@@ -84,7 +84,7 @@ class CoalitionMethod(Method):
             return team, absent
 
         # Around a layer the points are known only after the model ran.
-        early = prepare() if scorer.probe is None else None
+        early = prepare() if scorer.layer is None else None
         here = scorer.at_inputs(gradient=False)
         team, absent = early or prepare()
         game = Game(scorer, absent, team, here)

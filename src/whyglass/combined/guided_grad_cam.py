@@ -37,7 +37,7 @@ class GuidedGradCAM(Method):
     paper: ClassVar[Paper] = PAPER
 
     def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
-        fine = GuidedBackprop().attribute(scorer.outside(), baseline)
+        fine = GuidedBackprop().attribute(scorer.for_model_inputs(), baseline)
         coarse = GradCAM().attribute(scorer, baseline)
         (region,) = coarse.values
         values = tuple(

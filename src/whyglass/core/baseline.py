@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from whyglass.core.errors import BadInput
-from whyglass.core.inputs import Inputs, Leaves, explained, require_finite
+from whyglass.core.inputs import Inputs, Leaves, differentiable, require_finite
 from whyglass.core.scorer import Evaluated, Scorer
 
 T = TypeVar("T")
@@ -195,7 +195,7 @@ def both_ends(
     What is wrong with either is refused before the model runs, unless they stand for a layer's
     output, which only a pass of the model shows.
     """
-    if scorer.probe is None:
+    if scorer.layer is None:
         return prepare(resolve(baseline, scorer)), scorer.at_inputs(gradient)
     here = scorer.at_inputs(gradient)
     return prepare(resolve(baseline, scorer)), here
@@ -221,9 +221,9 @@ def resolve(baseline: Baseline, scorer: Scorer) -> Leaves:
         if isinstance(baseline, bool) or not math.isfinite(baseline or 0.0):
             raise BadInput(f"baseline {baseline!r} must be a finite number")
         constant = float(baseline or 0.0)
-        return tuple(torch.full_like(p, constant) if explained(p) else p for p in points)
+        return tuple(torch.full_like(p, constant) if differentiable(p) else p for p in points)
     leaves = _leaves(baseline, scorer)
-    if scorer.probe is not None and not _fits(leaves, points):
+    if scorer.layer is not None and not _fits(leaves, points):
         if not _fits(leaves, scorer.inputs, True):
             raise _misfit(leaves, points)
         whole = tuple(
@@ -234,10 +234,10 @@ def resolve(baseline: Baseline, scorer: Scorer) -> Leaves:
     if not _fits(leaves, points):
         raise _misfit(leaves, points)
     for leaf, point in zip(leaves, points, strict=True):
-        if explained(point) and leaf.dtype != point.dtype:
+        if differentiable(point) and leaf.dtype != point.dtype:
             raise BadInput(f"baseline is {leaf.dtype} and the inputs are {point.dtype}")
     return tuple(
-        _row_each(leaf, point).expand_as(point) if explained(point) else point
+        _row_each(leaf, point).expand_as(point) if differentiable(point) else point
         for leaf, point in zip(leaves, points, strict=True)
     )
 
@@ -260,7 +260,7 @@ def background(baseline: Baseline, scorer: Scorer) -> Leaves:
     if not len(leaves[0]):
         raise BadInput("baseline: the background set is empty")
     return tuple(
-        leaf.to(given.dtype) if explained(given) else leaf
+        leaf.to(given.dtype) if differentiable(given) else leaf
         for leaf, given in zip(leaves, scorer.inputs, strict=True)
     )
 

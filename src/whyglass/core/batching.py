@@ -3,9 +3,9 @@
 On a CPU the fastest batch is not the largest. Small rows run fastest while all that a batch makes
 stays in the cache. Rows too large for that want a few at a time, to keep the cores busy, and no tensor
 above some 20 MiB: the allocator returns those to the system after every use, and the time goes into
-page faults. With `"auto"` a first, small batch is weighed (bytes of the tensors it makes) and the next
-ones follow from its weight and the memory budget. The weight is remembered per model, input shape and
-whether gradients were asked for. Out of memory halves the batch.
+page faults. With `"auto"` the memory of a first, small batch is measured (bytes of the tensors it
+makes), and the size of the next ones follows from it and the memory budget. The figure is remembered
+per model, input shape and whether gradients were requested. Out of memory halves the batch.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ torch.empty(2**25 - 2**16, dtype=torch.uint8, device="cpu")
 FIRST_ROWS = 16
 FIRST_BYTES = 2**21
 CPU_CACHE = 8 * 2**20
-CPU_FEW_ROWS = 16
+CPU_MIN_ROWS = 16
 CPU_LARGEST_TENSOR = 20 * 2**20
 CPU_BUDGET = 2**30
 
-_weights: WeakKeyDictionary[Any, dict[Any, tuple[float, float]]] = WeakKeyDictionary()
+_measured: WeakKeyDictionary[Any, dict[Any, tuple[float, float]]] = WeakKeyDictionary()
 
 
 class Batches:
@@ -78,39 +78,39 @@ class Batches:
             ) from error
         self._limit = size // 2
 
-    def weighed(self, rows: int, left: int, gradient: bool) -> AbstractContextManager[None]:
-        """Weigh this batch if more batches follow and none was weighed yet."""
-        if self._limit or rows == left or self._weight(gradient) is not None:
+    def measured(self, rows: int, left: int, gradient: bool) -> AbstractContextManager[None]:
+        """Measure the memory of this batch if more batches follow and none was measured yet."""
+        if self._limit or rows == left or self._bytes_per_row(gradient) is not None:
             return nullcontext()
-        return self._weighing(rows, gradient)
+        return self._measuring(rows, gradient)
 
     @contextmanager
-    def _weighing(self, rows: int, gradient: bool) -> Generator[None]:
-        with _Weigh() as weigh:
+    def _measuring(self, rows: int, gradient: bool) -> Generator[None]:
+        with _MemoryUse() as memory:
             yield
         try:
-            known = _weights.setdefault(self._model, {})
+            known = _measured.setdefault(self._model, {})
         except TypeError:  # a callable that cannot be referred to weakly
-            self._limit = self._fitting(weigh.total / rows, weigh.largest / rows)
+            self._limit = self._fitting(memory.total / rows, memory.largest / rows)
         else:
-            known[self._key, gradient] = (weigh.total / rows, weigh.largest / rows)
+            known[self._key, gradient] = (memory.total / rows, memory.largest / rows)
 
-    def _weight(self, gradient: bool) -> tuple[float, float] | None:
+    def _bytes_per_row(self, gradient: bool) -> tuple[float, float] | None:
         try:
-            return _weights.get(self._model, {}).get((self._key, gradient))
+            return _measured.get(self._model, {}).get((self._key, gradient))
         except TypeError:
             return None
 
     def _auto(self, gradient: bool) -> int:
-        weight = self._weight(gradient)
-        if weight is None:
+        per_row = self._bytes_per_row(gradient)
+        if per_row is None:
             return max(1, min(FIRST_ROWS, FIRST_BYTES // max(1, self._row_bytes)))
-        return self._fitting(*weight)
+        return self._fitting(*per_row)
 
     def _fitting(self, total: float, largest: float) -> int:
         if self._device.type == "cpu":
-            few = min(CPU_FEW_ROWS, CPU_LARGEST_TENSOR / max(largest, 1))
-            rows = min(max(CPU_CACHE / max(total, 1), few), CPU_BUDGET / max(total, 1))
+            least = min(CPU_MIN_ROWS, CPU_LARGEST_TENSOR / max(largest, 1))
+            rows = min(max(CPU_CACHE / max(total, 1), least), CPU_BUDGET / max(total, 1))
         else:
             free = (
                 torch.cuda.mem_get_info(self._device)[0] if self._device.type == "cuda" else 2**30
@@ -124,7 +124,7 @@ def out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-class _Weigh(TorchDispatchMode):
+class _MemoryUse(TorchDispatchMode):
     """Bytes of the tensors made: the sum over distinct places in memory, and the largest."""
 
     def __init__(self) -> None:
@@ -143,9 +143,9 @@ class _Weigh(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         if any(returned.alias_info is not None for returned in func._schema.returns):
             return result  # a view, a parameter's for one, is nothing new
-        for made in result if isinstance(result, tuple | list) else (result,):
-            if isinstance(made, Tensor):
-                storage = made.untyped_storage()
+        for tensor in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
                 self.largest = max(self.largest, storage.nbytes())
                 if storage.data_ptr() not in self._seen:
                     self._seen.add(storage.data_ptr())

@@ -1,4 +1,4 @@
-"""What is refused before any work, and how a bad output is explained."""
+"""Checks of the model, its inputs and its output, and the errors that they raise."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from whyglass.core.errors import BadInput, Unsupported
-from whyglass.core.inputs import Leaves, Structure, explained, require_finite
+from whyglass.core.inputs import Leaves, Structure, differentiable, require_finite
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,10 +44,10 @@ class BlackBox(ABC):
     def __call__(self, inputs: Tensor) -> Tensor: ...
 
 
-def before(
+def check_call(
     model: Callable[..., Any], leaves: Leaves, structure: Structure, gradient: bool, at_input: bool
 ) -> None:
-    """Refuse what cannot give a right answer."""
+    """Refuse a model and inputs that cannot give a right answer."""
     if not callable(model):
         raise BadInput(f"model must be a torch.nn.Module or a callable, not {type(model).__name__}")
     if gradient:
@@ -63,7 +63,7 @@ def before(
             )
         if any(leaf.is_inference() for leaf in leaves):
             raise BadInput("inputs were made under torch.inference_mode(): pass inputs.clone()")
-        if at_input and not any(map(explained, leaves)):
+        if at_input and not any(map(differentiable, leaves)):
             raise BadInput(
                 f"{structure.label(0)} is {leaves[0].dtype}, which has no gradient: "
                 "for tokens explain the embedding with at='name.of.embedding', "
@@ -86,7 +86,7 @@ def _refuse_misfit(model: nn.Module, leaves: Leaves, structure: Structure) -> No
                 f"{structure.label(index)} is on {leaf.device} and the model on {parameter.device}: "
                 f"move one, for example inputs.to({str(parameter.device)!r})"
             )
-        if explained(leaf) and leaf.dtype != parameter.dtype:
+        if differentiable(leaf) and leaf.dtype != parameter.dtype:
             raise BadInput(
                 f"{structure.label(index)} is {leaf.dtype} and the model {parameter.dtype}: "
                 f"convert one, for example inputs.to({parameter.dtype})"
@@ -158,7 +158,7 @@ def _fields(output: Any) -> Mapping[Any, Any] | None:
     return None
 
 
-def output_fits(output: Tensor, rows: int, gradient: bool) -> None:
+def check_output(output: Tensor, rows: int, gradient: bool) -> None:
     """Refuse an output without the batch axis, or one that no gradient reaches."""
     if output.dim() == 0 or len(output) != rows:
         raise BadInput(
@@ -166,10 +166,10 @@ def output_fits(output: Tensor, rows: int, gradient: bool) -> None:
             "the batch"
         )
     if gradient and not output.requires_grad:
-        raise detached()
+        raise detached_output()
 
 
-def detached() -> BadInput:
+def detached_output() -> BadInput:
     """The error for a score that no gradient leads back from."""
     return BadInput(
         "the output is detached from the input, so it has no gradient: look for .detach(), "
@@ -177,13 +177,15 @@ def detached() -> BadInput:
     )
 
 
-def finite(what: Tensor, name: str, model: Callable[..., Any], total: Tensor | None = None) -> None:
+def refuse_nonfinite(
+    tensor: Tensor, name: str, model: Callable[..., Any], total: Tensor | None = None
+) -> None:
     """Refuse NaN and infinity in a score or gradient, pointing to the parameters if they hold it.
 
-    `total` is the sum of what is looked at, where that is known.
+    `total` is the sum of the tensor, where it is known.
     """
-    summed = what.sum() if total is None else total
-    if math.isfinite(summed.item()) or torch.isfinite(what).all():
+    summed = tensor.sum() if total is None else total
+    if math.isfinite(summed.item()) or torch.isfinite(tensor).all():
         return
     if isinstance(model, nn.Module):
         for key, value in [*model.named_parameters(), *model.named_buffers()]:
@@ -198,23 +200,27 @@ def finite(what: Tensor, name: str, model: Callable[..., Any], total: Tensor | N
     )
 
 
-def repeatable(drawn: Tensor, again: Callable[[], Tensor]) -> None:
+def refuse_randomness(state: Tensor, score_again: Callable[[], Tensor]) -> None:
     """Refuse a forward pass that draws random numbers and differs because of them.
 
-    `drawn` is the state of torch's generator before the pass.
+    `state` is that of torch's generator before the pass.
 
     Only draws from torch's own generator show, at no cost. A generator that the model keeps to
     itself, or numpy's, would take a second pass of every model to notice.
     """
-    if not torch.equal(drawn, torch.get_rng_state()) and not torch.equal(again(), again()):
+    if not torch.equal(state, torch.get_rng_state()) and not torch.equal(
+        score_again(), score_again()
+    ):
         raise BadInput(
             "two forward passes on the same input differ: the model draws random numbers, which no "
             "explanation can follow; make it deterministic (model.eval(), a fixed generator)"
         )
 
 
-def recurrent(model: Callable[..., Any], device: torch.device) -> AbstractContextManager[None]:
-    """cuDNN's recurrent layers have no backward pass in eval mode: the native ones do."""
+def differentiable_recurrence(
+    model: Callable[..., Any], device: torch.device
+) -> AbstractContextManager[None]:
+    """Within, recurrent layers have a backward pass in eval mode, which those of cuDNN lack."""
     if (
         device.type == "cuda"
         and isinstance(model, nn.Module)

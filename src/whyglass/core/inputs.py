@@ -21,12 +21,12 @@ Leaves: TypeAlias = tuple[Tensor, ...]
 
 @dataclass(frozen=True)
 class Structure:
-    """How leaves go together: `names` is None for one tensor, else one label a leaf."""
+    """The form of the inputs: `names` is None for one tensor, else it has one label a leaf."""
 
     names: tuple[str | int, ...] | None = None
 
     def pack(self, leaves: Sequence[Tensor]) -> Inputs:
-        """Leaves in the user's form."""
+        """The leaves in the form of the inputs."""
         if self.names is None:
             return leaves[0]
         if self.names and isinstance(self.names[0], str):
@@ -34,14 +34,14 @@ class Structure:
         return tuple(leaves)
 
     def call(self, model: Callable[..., Any], leaves: Sequence[Tensor]) -> Any:
-        """The model on these leaves."""
+        """The output of the model on these leaves."""
         packed = self.pack(leaves)
         if isinstance(packed, dict):
             return model(**packed)
         return model(*packed) if isinstance(packed, tuple) else model(packed)
 
     def label(self, leaf: int) -> str:
-        """What to call a leaf in a message."""
+        """The name of a leaf in a message."""
         return "inputs" if self.names is None else f"inputs[{self.names[leaf]!r}]"
 
 
@@ -89,13 +89,13 @@ def require_finite(tensor: Tensor, label: str) -> None:
             )
 
 
-def explained(leaf: Tensor) -> bool:
-    """Whether a gradient with respect to this leaf exists."""
+def differentiable(leaf: Tensor) -> bool:
+    """Whether a gradient with respect to this leaf can exist: it holds floats."""
     return leaf.is_floating_point()
 
 
-def cut(tensor: Tensor, rows: Tensor | slice) -> Tensor:
-    """`tensor[rows]`: the tensor itself where those are all its rows, for each view takes time."""
+def take_rows(tensor: Tensor, rows: Tensor | slice) -> Tensor:
+    """`tensor[rows]`; all rows give the tensor itself, which saves the time of a view."""
     whole = isinstance(rows, slice) and rows == slice(0, tensor.shape[0])
     return tensor if whole else tensor[rows]
 
@@ -106,17 +106,17 @@ def per_row(weights: Tensor, like: Tensor, axes: int = 1) -> Tensor:
 
 
 def concatenate(parts: Sequence[Leaves]) -> Leaves:
-    """Batches of leaves, one after the other."""
+    """Batches of leaves joined along the batch axis."""
     if len(parts) == 1:
         return parts[0]
     return tuple(torch.cat(pieces) for pieces in zip(*parts, strict=True))
 
 
-def times(slopes: Sequence[Tensor], steps: Sequence[Tensor], many: bool) -> Leaves:
-    """Slopes (n, ...) or (n, ..., K) times steps (n, ...), leaf by leaf."""
+def multiply(gradients: Sequence[Tensor], steps: Sequence[Tensor], many: bool) -> Leaves:
+    """Gradients (n, ...) or (n, ..., K) times steps (n, ...), leaf by leaf."""
     return tuple(
-        slope * (step.unsqueeze(-1) if many else step)
-        for slope, step in zip(slopes, steps, strict=True)
+        gradient * (step.unsqueeze(-1) if many else step)
+        for gradient, step in zip(gradients, steps, strict=True)
     )
 
 

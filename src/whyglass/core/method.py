@@ -1,4 +1,4 @@
-"""What a method is: a frozen dataclass of hyper-parameters that explains when called."""
+"""The base class of methods: a frozen dataclass of hyper-parameters that explains when called."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from whyglass.core.scorer import Scorer
 from whyglass.core.target import Target
 
 Need = Literal["gradients", "layer", "images", "attention", "retraining"]
-# One row that stands for absence, a set of rows, or whichever of the two is given.
+# Absence is one row, a set of rows, or either of the two.
 BaselineIs = Literal["unused", "row", "background", "either"]
 Axiom = Literal["completeness", "sensitivity", "implementation invariance", "linearity", "dummy"]
 
 
 @dataclass(frozen=True)
 class Attribution:
-    """What a method hands back: leaves shaped as the points.
+    """The result of a method: `values` and the like are leaves shaped as the points.
 
-    A class activation map is one leaf with one channel instead: `structure` says so. A method of
-    coalitions adds what its players got, and which features each player is.
+    A class activation map is one leaf with one channel instead: `structure` says so. A coalition
+    method adds the values of its players and the features of each.
     """
 
     values: Leaves
@@ -51,7 +51,7 @@ class Attribution:
 
 @dataclass(frozen=True, kw_only=True)
 class Method(ABC):
-    """Abstract. A subclass states what it is in class variables and does it in `attribute`."""
+    """Abstract. A subclass describes itself in class variables and computes in `attribute`."""
 
     name: ClassVar[str]
     shows: ClassVar[str]
@@ -96,7 +96,8 @@ class Method(ABC):
             inputs: a tensor (B, ...), a tuple of them (positional arguments of the model) or a dict
                 (keyword arguments). Integer leaves beside float ones are held fixed.
             target: which scalar of the output; see `whyglass.core.target`.
-            baseline: what absence is, for the methods that use one; see `whyglass.core.baseline`.
+            baseline: the input that stands for absence, where the method uses one; see
+                `whyglass.core.baseline`.
             at: a submodule, by object or dotted name, whose output is explained, not the input.
             output: key, index, field or callable that picks a tensor out of the model's output, or a
                 `Layer`, whose output is scored in its place.
@@ -121,33 +122,33 @@ class Method(ABC):
             batch_size=batch_size,
             gradient="gradients" in self.needs,
         )
-        found = self.attribute(scorer, baseline)
-        notes = list(found.notes)
+        attribution = self.attribute(scorer, baseline)
+        notes = list(attribution.notes)
         for index, leaf in enumerate(scorer.points):
-            held = found.players is None or not bool((found.players[index] >= 0).any())
+            held = attribution.players is None or not bool((attribution.players[index] >= 0).any())
             if held and not leaf.is_floating_point():
                 label = scorer.structure.label(index)
                 notes.append(f"{label} is {leaf.dtype}: held fixed, not explained (zeros)")
-        pack = (found.structure or scorer.structure).pack
+        pack = (attribution.structure or scorer.structure).pack
         return Explanation(
-            values=pack(found.values),
+            values=pack(attribution.values),
             inputs=scorer.input_structure.pack(scorer.inputs),
-            score=found.score,
+            score=attribution.score,
             method=self.name,
-            settings=_plain(self),
+            settings=_json_settings(self),
             paper=self.paper,
-            std_error=None if found.std_error is None else pack(found.std_error),
-            players=None if found.players is None else pack(found.players),
-            player_values=found.player_values,
-            player_std_error=found.player_std_error,
-            baseline=None if found.baseline is None else pack(found.baseline),
-            baseline_score=found.baseline_score,
+            std_error=None if attribution.std_error is None else pack(attribution.std_error),
+            players=None if attribution.players is None else pack(attribution.players),
+            player_values=attribution.player_values,
+            player_std_error=attribution.player_std_error,
+            baseline=None if attribution.baseline is None else pack(attribution.baseline),
+            baseline_score=attribution.baseline_score,
             target=scorer.target,
-            at=found.layer or (scorer.probe.name if scorer.probe else None),
+            at=attribution.layer or (scorer.layer.name if scorer.layer else None),
             evaluations=scorer.cost.evaluations,
             gradients=scorer.cost.gradients,
             seconds=time.perf_counter() - start,
-            checks=tuple(found.checks),
+            checks=tuple(attribution.checks),
             notes=tuple(notes),
             legend=legend,
             levels=self.levels,
@@ -155,8 +156,8 @@ class Method(ABC):
         )
 
 
-def _plain(method: Method) -> dict[str, Any]:
-    """Settings as JSON can hold them."""
+def _json_settings(method: Method) -> dict[str, Any]:
+    """The settings of a method in types that JSON has."""
     settings: dict[str, Any] = {}
     for entry in dataclasses.fields(method):
         value = getattr(method, entry.name)
@@ -166,7 +167,7 @@ def _plain(method: Method) -> dict[str, Any]:
 
 
 def integer(name: str, value: Any) -> None:
-    """Refuse what is no whole number."""
+    """Refuse a value that is not a whole number."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise BadInput(f"{name} must be an integer, not {value!r}")
 

@@ -1,4 +1,4 @@
-"""Models that are no PyTorch: anything that takes and returns numpy arrays."""
+"""A model that is a function of numpy arrays, without PyTorch."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from whyglass.core.guards import BlackBox
 class NumpyModel(BlackBox):
     """A function from a numpy array (B, ...) to one (B,) or (B, C), as a model that gives scores.
 
-    A scikit-learn pipeline's `predict_proba`, say, or a client of a remote service. The methods of
-    coalitions, occlusion and whatever else needs scores only can explain it.
+    A scikit-learn pipeline's `predict_proba`, say, or a client of a remote service. Every method that
+    needs scores only can explain it: Shapley values, LIME, occlusion.
 
     Args:
         predict: the function.
-        retries: how often to ask again after an `OSError`, the class of all errors of networks and
+        retries: how often to call again after an `OSError`, the class of all errors of networks and
             files; `wait` seconds before the first time, and twice as long before each next.
 
     >>> import numpy as np, torch, whyglass
@@ -45,16 +45,16 @@ class NumpyModel(BlackBox):
 
     def __call__(self, inputs: Tensor) -> Tensor:
         rows = inputs.detach().cpu().numpy()
-        found = np.asarray(self._ask(rows))
-        if found.dtype.kind not in "fiub":
+        outputs = np.asarray(self._predicted(rows))
+        if outputs.dtype.kind not in "fiub":
             raise BadInput(
-                f"the function returned {found.dtype}, not numbers: for a classifier of scikit-learn "
+                f"the function returned {outputs.dtype}, not numbers: for a classifier of scikit-learn "
                 "pass predict_proba or decision_function"
             )
-        wide = found.dtype.kind != "f" or found.dtype == np.float64
-        return torch.tensor(found, dtype=torch.float64 if wide else torch.float32)
+        wide = outputs.dtype.kind != "f" or outputs.dtype == np.float64
+        return torch.tensor(outputs, dtype=torch.float64 if wide else torch.float32)
 
-    def _ask(self, rows: Any) -> Any:
+    def _predicted(self, rows: Any) -> Any:
         for attempt in range(self._retries):
             try:
                 return self._predict(rows)

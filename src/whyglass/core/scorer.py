@@ -1,8 +1,8 @@
 """Scores and gradients of one batch of inputs, in pieces that fit memory, counted.
 
-A `Scorer` serves one call of one method. Its *point* is the thing explained: the inputs, or with
+A `Scorer` serves one call of one method. It explains *points*: the inputs, or with
 `at` the output of a submodule, cut from the graph as a leaf with the rest of the network on top.
-Methods ask for scores or gradients at any points; each evaluation names the row of the batch it
+A method requests scores or gradients at any points; each evaluation names the row of the batch it
 belongs to, which settles its target and whatever of the input is held fixed.
 """
 
@@ -18,8 +18,16 @@ from torch import Tensor, nn
 
 from whyglass.core import guards
 from whyglass.core.batching import Batches, out_of_memory
-from whyglass.core.inputs import Inputs, Leaves, Structure, concatenate, cut, explained, unpack
-from whyglass.core.submodule import Begin, Probe, Submodule
+from whyglass.core.inputs import (
+    Inputs,
+    Leaves,
+    Structure,
+    concatenate,
+    differentiable,
+    take_rows,
+    unpack,
+)
+from whyglass.core.submodule import Begin, Capture, Submodule
 from whyglass.core.target import ResolvedTarget, Rows, Target
 
 Points = Callable[[slice], Leaves]
@@ -27,7 +35,7 @@ T = TypeVar("T")
 
 
 class Evaluated(NamedTuple):
-    """`piece` of the evaluations: scores (n,) or (n, K), the points, and their gradients if asked.
+    """One piece of the evaluations: scores (n,) or (n, K), points, gradients if requested.
 
     With K targets a gradient has the shape of its leaf and a last axis K.
     """
@@ -39,7 +47,7 @@ class Evaluated(NamedTuple):
 
 
 class Interception(Protocol):
-    """What stands around one forward pass and changes how scores are differentiated."""
+    """A context around one forward pass that changes how scores are differentiated."""
 
     def __enter__(self) -> Any: ...
 
@@ -56,7 +64,7 @@ class Interception(Protocol):
 
 @dataclass
 class Cost:
-    """Rows put through the model forwards, and backwards."""
+    """Model evaluations (rows put through the model forwards) and gradients (rows put backwards)."""
 
     evaluations: int = 0
     gradients: int = 0
@@ -66,9 +74,9 @@ class Scorer:
     """Evaluates `target` of `model` around `inputs`.
 
     `rows` is the batch size, `inputs` its leaves; `points` the explained leaves at the inputs, known
-    once `at_inputs` ran; `cost` what was spent. `interception` makes, for a piece of the evaluations
-    and its rows, what stands around their forward pass: of passes with gradients, and of others too
-    where `intercepts_scores`.
+    once `at_inputs` ran; `cost` counts model evaluations and gradients. `interception` makes the
+    `Interception` of a piece of the evaluations from the piece and its rows. It applies to passes with
+    gradients, and to others too where `intercepts_scores`.
     """
 
     def __init__(
@@ -83,12 +91,12 @@ class Scorer:
         batch_size: int | str = "auto",
         gradient: bool = True,
     ) -> None:
-        given, self.input_structure = unpack(inputs)
-        self.inputs = tuple(leaf.detach() for leaf in given)
-        guards.before(model, self.inputs, self.input_structure, gradient, at is None)
+        leaves, self.input_structure = unpack(inputs)
+        self.inputs = tuple(leaf.detach() for leaf in leaves)
+        guards.check_call(model, self.inputs, self.input_structure, gradient, at is None)
         self.rows = len(self.inputs[0])
         self.model, self.output = model, output
-        self.probe: Probe | None = None if at is None else Submodule(model, at)
+        self.layer: Capture | None = None if at is None else Submodule(model, at)
         self._scored = Submodule(model, output.at) if isinstance(output, guards.Layer) else None
         self.structure = self.input_structure if at is None else Structure()
         self.target = ResolvedTarget(target, self.rows, class_names)
@@ -104,7 +112,7 @@ class Scorer:
         return self.target.many
 
     def at_inputs(self, gradient: bool) -> Evaluated:
-        """The score at the inputs, and its gradient if asked. Comes first: it settles the target."""
+        """The score at the inputs, and its gradient if requested; runs first, settles the target."""
         parts = list(self._run(None, None, gradient))
         whole = parts[0]
         if len(parts) > 1:
@@ -117,11 +125,11 @@ class Scorer:
         self.points = whole.points
         return whole
 
-    def outside(self) -> Scorer:
-        """The same, asked about the inputs where `at` asks about a layer: shares target and cost."""
-        twin = copy.copy(self)
-        twin.probe, twin.structure, twin.points = None, self.input_structure, self.inputs
-        return twin
+    def for_model_inputs(self) -> Scorer:
+        """A scorer of the same target and cost that explains the inputs, not a layer."""
+        copied = copy.copy(self)
+        copied.layer, copied.structure, copied.points = None, self.input_structure, self.inputs
+        return copied
 
     def scores(self, points: Points, rows: Tensor, unit: int = 1) -> Tensor:
         """(N,) or (N, K) scores of N points; `points(piece)` makes the leaves of a piece.
@@ -132,20 +140,20 @@ class Scorer:
 
     def mean_scores(self, background: Leaves) -> Tensor:
         """(B,) or (B, K): the score of each row's target, averaged over N background rows."""
-        every = torch.arange(self.rows)
+        batch = torch.arange(self.rows)
 
         def summed(piece: slice) -> Tensor:
             with torch.no_grad():
-                given = [leaf[piece].clone() for leaf in background]
-                output = guards.select(self._call(given), self.output)
-                guards.output_fits(output, piece.stop - piece.start, False)
-                rows = (one.expand(self.rows, *one.shape) for one in output)
-                return torch.stack([self.target.scores(row, every) for row in rows]).sum(0)
+                inputs = [leaf[piece].clone() for leaf in background]
+                output = guards.select(self._call(inputs), self.output)
+                guards.check_output(output, piece.stop - piece.start, False)
+                repeated = (row.expand(self.rows, *row.shape) for row in output)
+                return torch.stack([self.target.scores(row, batch) for row in repeated]).sum(0)
 
         count = len(background[0])
-        found = [total for _, total in self._pieces(count, summed)]
-        mean = torch.stack(found).sum(0) / count
-        guards.finite(mean, "score", self.model)
+        totals = [total for _, total in self._pieces(count, summed)]
+        mean = torch.stack(totals).sum(0) / count
+        guards.refuse_nonfinite(mean, "score", self.model)
         return mean
 
     def gradients_at(self, points: Points, rows: Tensor, unit: int = 1) -> Iterator[Evaluated]:
@@ -157,31 +165,31 @@ class Scorer:
 
     def activations(self, inputs: Leaves) -> Leaves:
         """N other inputs as points: themselves, or what the model makes of them at `at`."""
-        if self.probe is None:
+        if self.layer is None:
             return inputs
-        probe = self.probe
+        layer = self.layer
 
         def activated(piece: slice) -> Leaves:
-            with torch.no_grad(), probe.leaf(None, False, None) as seen:
+            with torch.no_grad(), layer.capture(None, False, None) as captured:
                 self.input_structure.call(self.model, [leaf[piece].clone() for leaf in inputs])
-            return seen.leaves(None)
+            return captured.leaves(None)
 
-        return concatenate([made for _, made in self._pieces(len(inputs[0]), activated)])
+        return concatenate([leaves for _, leaves in self._pieces(len(inputs[0]), activated)])
 
     def _run(
         self, points: Points | None, rows: Tensor | None, gradient: bool, unit: int = 1
     ) -> Iterator[Evaluated]:
-        """Evaluate points of these rows, or without any the inputs, every row in its order."""
+        """Evaluate points of these rows; without `points`, the inputs, every row in order."""
 
         def evaluated(piece: slice) -> Evaluated:
             point = None if points is None else points(piece)
-            mine = piece if rows is None else rows[piece]
-            return self._evaluate(point, piece, mine, gradient)
+            piece_rows = piece if rows is None else rows[piece]
+            return self._evaluate(point, piece, piece_rows, gradient)
 
         count = self.rows if rows is None else len(rows)
         for piece, result in self._pieces(count, evaluated, gradient, unit):
-            passes = len(self.target.terms) if gradient else 0
-            self.cost.gradients += (piece.stop - piece.start) * passes
+            targets = len(self.target.terms) if gradient else 0
+            self.cost.gradients += (piece.stop - piece.start) * targets
             yield result
 
     def _pieces(
@@ -194,7 +202,7 @@ class Scorer:
             size = self.batches.size(left, gradient, unit)
             piece = slice(start, start + size)
             try:
-                with self.batches.weighed(size, left, gradient):
+                with self.batches.measured(size, left, gradient):
                     result = work(piece)
             except RuntimeError as error:
                 if not out_of_memory(error):
@@ -211,27 +219,29 @@ class Scorer:
         first = point is None
         with (
             torch.set_grad_enabled(gradient),
-            guards.recurrent(self.model, self.inputs[0].device),
+            guards.differentiable_recurrence(self.model, self.inputs[0].device),
         ):
-            drawn = torch.get_rng_state() if first and not piece.start else None
+            generator_state = torch.get_rng_state() if first and not piece.start else None
             scores, leaves = self._score(point, piece, rows, gradient, first)
-            if drawn is not None:
-                guards.repeatable(drawn, lambda: self._score(None, piece, rows, gradient, True)[0])
-            plain, total = scores.detach(), scores.sum()
-            guards.finite(plain, "score", self.model, total)
+            if generator_state is not None:
+                guards.refuse_randomness(
+                    generator_state, lambda: self._score(None, piece, rows, gradient, True)[0]
+                )
+            detached, total = scores.detach(), scores.sum()
+            guards.refuse_nonfinite(detached, "score", self.model, total)
             columns = scores.sum(0).unbind() if self.many else (total,)
-            slopes = self._slopes(columns, leaves) if gradient else ()
-        return Evaluated(piece, plain, tuple(leaf.detach() for leaf in leaves), slopes)
+            gradients = self._gradients(columns, leaves) if gradient else ()
+        return Evaluated(piece, detached, tuple(leaf.detach() for leaf in leaves), gradients)
 
     def _score(
         self, point: Leaves | None, piece: slice, rows: Rows, gradient: bool, bind: bool
     ) -> tuple[Tensor, Leaves]:
         if self.interception is None or not (gradient or self.intercepts_scores):
             return self._pass(point, piece, rows, gradient, bind, None)
-        around = self.interception(piece, rows)
-        with around:
-            scores, leaves = self._pass(point, piece, rows, gradient, bind, around.begin)
-        return around.end(scores), leaves
+        interception = self.interception(piece, rows)
+        with interception:
+            scores, leaves = self._pass(point, piece, rows, gradient, bind, interception.begin)
+        return interception.end(scores), leaves
 
     def _pass(
         self,
@@ -242,11 +252,15 @@ class Scorer:
         bind: bool,
         begin: Begin | None,
     ) -> tuple[Tensor, Leaves]:
-        if self.probe is None:
-            given = tuple(cut(leaf, piece) for leaf in self.inputs) if point is None else point
+        if self.layer is None:
+            selected = (
+                tuple(take_rows(leaf, piece) for leaf in self.inputs) if point is None else point
+            )
             leaves = tuple(
-                leaf.detach().requires_grad_() if gradient and explained(leaf) else leaf.detach()
-                for leaf in given
+                leaf.detach().requires_grad_()
+                if gradient and differentiable(leaf)
+                else leaf.detach()
+                for leaf in selected
             )
             if begin is not None:
                 begin(leaves)
@@ -255,61 +269,63 @@ class Scorer:
             scores = self._target_of(result, piece, rows, gradient, bind)
         else:
             upstream = [leaf[rows].detach() for leaf in self.inputs]
-            if gradient and self.probe.within_graph:
-                upstream = [u.requires_grad_() if explained(u) else u for u in upstream]
-            with self.probe.leaf(None if point is None else point[0], gradient, begin) as seen:
+            if gradient and self.layer.within_graph:
+                upstream = [u.requires_grad_() if differentiable(u) else u for u in upstream]
+            with self.layer.capture(
+                None if point is None else point[0], gradient, begin
+            ) as captured:
                 result = self._call([leaf.clone() for leaf in upstream])
             scores = self._target_of(result, piece, rows, gradient, bind)
-            leaves = seen.leaves(scores)
+            leaves = captured.leaves(scores)
         return scores, leaves
 
     def _call(self, leaves: Sequence[Tensor]) -> Any:
         """What the model, or the layer that is scored, makes of the inputs."""
         if self._scored is None:
             return self.input_structure.call(self.model, leaves)
-        with self._scored.watched() as found:
+        with self._scored.recorded() as outputs:
             self.input_structure.call(self.model, leaves)
-        return self._scored.once(found)
+        return self._scored.only_output(outputs)
 
     def _target_of(
         self, result: Any, piece: slice, rows: Rows, gradient: bool, bind: bool
     ) -> Tensor:
         output = guards.select(result, self.output)
-        guards.output_fits(output, piece.stop - piece.start, gradient)
+        guards.check_output(output, piece.stop - piece.start, gradient)
         if bind:
             # Looking at the output is no part of the score.
             with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]  no other way
                 self.target.bind(output, rows)
         return self.target.scores(output, rows)
 
-    def _slopes(self, columns: Sequence[Tensor], leaves: Leaves) -> Leaves:
+    def _gradients(self, columns: Sequence[Tensor], leaves: Leaves) -> Leaves:
         """The gradient of each target's scores, summed over the rows."""
         wanted = [leaf for leaf in leaves if leaf.requires_grad]
-        found: list[tuple[Tensor | None, ...]] = [
+        by_target: list[tuple[Tensor | None, ...]] = [
             torch.autograd.grad(
                 column, wanted, retain_graph=k + 1 < len(columns), allow_unused=True
             )
             for k, column in enumerate(columns)
         ]
-        if any(all(slope is None for slope in slopes) for slopes in found):
-            raise guards.detached()
-        slopes: list[Tensor] = []
+        if any(all(gradient is None for gradient in per_leaf) for per_leaf in by_target):
+            raise guards.detached_output()
+        gradients: list[Tensor] = []
         position = 0
         for leaf in leaves:
             parts: list[Tensor] = []
-            for gradients in found:
-                slope = gradients[position] if leaf.requires_grad else None
+            for per_leaf in by_target:
+                gradient = per_leaf[position] if leaf.requires_grad else None
                 parts.append(
-                    torch.zeros_like(leaf, dtype=_wide(leaf))
-                    if slope is None
-                    else slope.to(_wide(leaf))
+                    torch.zeros_like(leaf, dtype=_accumulation_dtype(leaf))
+                    if gradient is None
+                    else gradient.to(_accumulation_dtype(leaf))
                 )
             position += leaf.requires_grad
-            slopes.append(torch.stack(parts, -1) if self.many else parts[0])
-            guards.finite(slopes[-1], "gradient", self.model)
-        return tuple(slopes)
+            gradients.append(torch.stack(parts, -1) if self.many else parts[0])
+            guards.refuse_nonfinite(gradients[-1], "gradient", self.model)
+        return tuple(gradients)
 
 
-def _wide(leaf: Tensor) -> torch.dtype:
+def _accumulation_dtype(leaf: Tensor) -> torch.dtype:
     """Half precision is accumulated, and held leaves are filled, in float32."""
     return torch.float64 if leaf.dtype == torch.float64 else torch.float32

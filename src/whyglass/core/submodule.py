@@ -22,8 +22,8 @@ Begin = Callable[[Leaves], None]
 T = TypeVar("T")
 
 
-class Probe(Protocol):
-    """Something inside the network that a scorer explains instead of the input.
+class Capture(Protocol):
+    """A place inside the network whose tensors a scorer explains instead of the inputs.
 
     `within_graph` tells whether the leaves hang in the graph of the inputs, or are cut from it.
     """
@@ -31,9 +31,9 @@ class Probe(Protocol):
     name: str
     within_graph: bool
 
-    def leaf(
+    def capture(
         self, point: Tensor | None, gradient: bool, begin: Begin | None
-    ) -> AbstractContextManager[Found]:
+    ) -> AbstractContextManager[Captured]:
         """Within, watch one forward pass, putting `point` in place if it is given.
 
         `begin` is told of the leaf before anything uses it.
@@ -41,8 +41,8 @@ class Probe(Protocol):
         ...
 
 
-class Found(Protocol):
-    """What a probe saw of one forward pass."""
+class Captured(Protocol):
+    """What a `Capture` read in one forward pass."""
 
     def leaves(self, score: Tensor | None) -> Leaves:
         """The tensors to differentiate the score by."""
@@ -71,25 +71,27 @@ class Submodule:
                 raise BadInput(f"the model has no layer {at!r}; nearest: {', '.join(near)}")
             self.name, self.module = at, names[at]
         else:
-            found = [name for name, module in names.items() if module is at]
-            if not found:
+            matches = [name for name, module in names.items() if module is at]
+            if not matches:
                 raise BadInput(f"at={type(at).__name__}(...) is not a submodule of the model")
-            self.name, self.module = found[0], at
+            self.name, self.module = matches[0], at
 
     @contextmanager
-    def leaf(self, point: Tensor | None, gradient: bool, begin: Begin | None) -> Generator[Seen]:
+    def capture(
+        self, point: Tensor | None, gradient: bool, begin: Begin | None
+    ) -> Generator[CapturedOutput]:
         """Within, the module's output is `point`, or itself cut from the graph, as a new leaf."""
-        seen = Seen(self.name)
+        captured = CapturedOutput(self.name)
         thread = threading.get_ident()
 
         def hook(_module: nn.Module, _inputs: Any, result: Any) -> Any:
             if threading.get_ident() != thread:
                 return None
-            own = _first_tensor(result, self.name)
-            leaf = (own if point is None else point).detach()
+            output = _first_tensor(result, self.name)
+            leaf = (output if point is None else point).detach()
             if gradient:
                 leaf.requires_grad_()
-            seen.add(leaf)
+            captured.add(leaf)
             if begin is not None:
                 begin((leaf,))
             # The network gets a copy, so that an in-place activation after the layer is harmless.
@@ -97,32 +99,32 @@ class Submodule:
 
         handle = self.module.register_forward_hook(hook)
         try:
-            yield seen
+            yield captured
         finally:
             handle.remove()
 
-    def once(self, found: list[Any]) -> Any:
-        """The one result that was kept."""
-        return _once(self.name, found)
+    def only_output(self, outputs: list[Any]) -> Any:
+        """The output of the one call."""
+        return _only(self.name, outputs)
 
     @contextmanager
-    def watched(self) -> Generator[list[Any]]:
-        """Within, what the module returns is kept."""
-        found: list[Any] = []
+    def recorded(self) -> Generator[list[Any]]:
+        """Within, every output of the module is recorded."""
+        outputs: list[Any] = []
         thread = threading.get_ident()
 
         def hook(_module: nn.Module, _inputs: Any, result: Any) -> None:
             if threading.get_ident() == thread:
-                found.append(result)
+                outputs.append(result)
 
         handle = self.module.register_forward_hook(hook)
         try:
-            yield found
+            yield outputs
         finally:
             handle.remove()
 
 
-class Seen:
+class CapturedOutput:
     """The leaf made by one forward pass."""
 
     def __init__(self, name: str) -> None:
@@ -135,17 +137,17 @@ class Seen:
 
     def leaves(self, score: Tensor | None) -> Leaves:
         """The one leaf; an error unless the layer ran exactly once."""
-        return (_once(self._name, self._leaves),)
+        return (_only(self._name, self._leaves),)
 
 
-def _once(name: str, found: list[T]) -> T:
-    if len(found) != 1:
-        times = "never runs" if not found else f"runs {len(found)} times"
+def _only(name: str, outputs: list[T]) -> T:
+    if len(outputs) != 1:
+        how_often = "never runs" if not outputs else f"runs {len(outputs)} times"
         raise BadInput(
-            f"layer {name!r} {times} in one forward pass, so it is ambiguous: choose a layer that "
+            f"layer {name!r} {how_often} in one forward pass, so it is ambiguous: choose a layer that "
             "runs once"
         )
-    return found[0]
+    return outputs[0]
 
 
 def _first_tensor(result: Any, name: str) -> Tensor:

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from whyglass.core.errors import BadInput
-from whyglass.core.inputs import cut
+from whyglass.core.inputs import take_rows
 
 Index: TypeAlias = "int | str | tuple[int, ...] | list[int] | Tensor | None"
 
@@ -206,7 +206,7 @@ class _Term:
             self.index[rows] = output.argmax(1).cpu()
         for index in (self.index, self.against):
             if index is not None:
-                self._check_range(cut(index, rows), axes)
+                self._check_range(take_rows(index, rows), axes)
 
     def _check_range(self, index: Tensor, axes: torch.Size) -> None:
         columns = (index,) if index.dim() == 1 else index.unbind(1)
@@ -243,7 +243,7 @@ class _Term:
             if output.dim() == 1:
                 return output
             raise BadInput(f"target is missing for an output of shape {tuple(output.shape)}")
-        chosen = cut(index, rows).to(output.device)
+        chosen = take_rows(index, rows).to(output.device)
         if output.dim() == 2:
             return output.gather(1, chosen.reshape(-1, 1)).squeeze(1)
         chosen = chosen.reshape(len(output), -1)

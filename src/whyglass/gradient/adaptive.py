@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from whyglass.core.inputs import Leaves, flat_sum, per_row, times
+from whyglass.core.inputs import Leaves, flat_sum, multiply, per_row
 from whyglass.core.scorer import Evaluated, Scorer
 from whyglass.gradient.path_integral import Path
 
@@ -169,8 +169,8 @@ class _Group:
             part = intervals.pick(piece)
             ways = self.path.way(self.rows[part.row], part.low, part.high)
             here = [part.left.to(w.device) for w in ways], [part.right.to(w.device) for w in ways]
-            a = times([n[i] for n, i in zip(self.nodes, here[0], strict=True)], ways, many)
-            b = times([n[i] for n, i in zip(self.nodes, here[1], strict=True)], ways, many)
+            a = multiply([n[i] for n, i in zip(self.nodes, here[0], strict=True)], ways, many)
+            b = multiply([n[i] for n, i in zip(self.nodes, here[1], strict=True)], ways, many)
             mean = tuple((x + y) / 2 for x, y in zip(a, b, strict=True))
             jump = tuple(x - y for x, y in zip(a, b, strict=True))
             square = tuple(x**2 for x in jump)

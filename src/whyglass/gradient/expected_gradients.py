@@ -11,7 +11,7 @@ from torch import Tensor
 from whyglass.core.baseline import Baseline, background
 from whyglass.core.checks import Check, precision, worst_target
 from whyglass.core.errors import BadInput
-from whyglass.core.inputs import Leaves, explained
+from whyglass.core.inputs import Leaves, differentiable
 from whyglass.core.method import Attribution, Axiom, Method, integer, positive, positive_integer
 from whyglass.core.paper import Paper
 from whyglass.core.scorer import Scorer
@@ -80,7 +80,7 @@ class ExpectedGradients(Method):
             positive("tol", self.tol)
 
     def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
-        if scorer.probe is None and not all(map(explained, scorer.inputs)):
+        if scorer.layer is None and not all(map(differentiable, scorer.inputs)):
             raise BadInput(
                 "expected gradients replace every input by the background's, so all must be floats: "
                 "wrap the model in a callable that holds the others fixed, or explain at= a layer"

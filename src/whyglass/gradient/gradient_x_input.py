@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from whyglass.core.baseline import Baseline
 from whyglass.core.checks import not_flat
-from whyglass.core.inputs import times
+from whyglass.core.inputs import multiply
 from whyglass.core.method import Attribution, Axiom, Method
 from whyglass.core.paper import Paper
 from whyglass.core.scorer import Scorer
@@ -41,5 +41,5 @@ class GradientXInput(Method):
 
     def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
         here = scorer.at_inputs(gradient=True)
-        values = times(here.gradients, here.points, scorer.many)
+        values = multiply(here.gradients, here.points, scorer.many)
         return Attribution(values, here.scores, checks=(not_flat(values, scorer.many),))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from whyglass.core.errors import BadInput
-from whyglass.core.inputs import Leaves, explained, per_row, times
+from whyglass.core.inputs import Leaves, differentiable, multiply, per_row
 from whyglass.core.scorer import Scorer
 from whyglass.gradient.quadrature import nodes
 
@@ -43,7 +43,7 @@ class Path:
         made: list[Tensor] = []
         for start, end in zip(self.starts, self._ends, strict=True):
             here = rows.to(end.device)
-            if not explained(end):
+            if not differentiable(end):
                 made.append(end[here])
                 continue
             a, b = (start[:1], end[:1]) if len(end) == 1 else (start[here], end[here])
@@ -55,12 +55,12 @@ class Path:
         if self._curve is not straight:
             ends = zip(self.at(rows, low), self.at(rows, high), strict=True)
             return tuple(
-                b - a if explained(b) else torch.zeros_like(b, dtype=_F32) for a, b in ends
+                b - a if differentiable(b) else torch.zeros_like(b, dtype=_F32) for a, b in ends
             )
         found: list[Tensor] = []
         for start, end in zip(self.starts, self._ends, strict=True):
             here = rows.to(end.device)
-            if explained(end):
+            if differentiable(end):
                 share = per_row((high - low).to(end), end)
                 found.append((end[here] - start[here]) * share)
             else:
@@ -82,6 +82,6 @@ def integrate(scorer: Scorer, path: Path, rule: str, steps: int) -> Leaves:
     for part in evaluated:
         here, index = rows[part.piece], step[part.piece]
         ways = path.way(here, edges[index], edges[index + 1])
-        for total, share in zip(totals, times(part.gradients, ways, scorer.many), strict=True):
+        for total, share in zip(totals, multiply(part.gradients, ways, scorer.many), strict=True):
             total.index_add_(0, here.to(share.device), share.double())
     return tuple(totals)

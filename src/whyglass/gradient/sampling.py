@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from whyglass.core.checks import relative_error, worst_target
-from whyglass.core.inputs import Leaves, concatenate, flat_sum, per_row, times
+from whyglass.core.inputs import Leaves, concatenate, flat_sum, multiply, per_row
 from whyglass.core.scorer import Scorer
 
 ROUND = 8
@@ -129,7 +129,7 @@ def _round(
         here = rows[evaluated.piece]
         found = evaluated.gradients
         if steps:
-            found = times(found, concatenate(steps), scorer.many)
+            found = multiply(found, concatenate(steps), scorer.many)
         if squared:
             found = tuple(leaf**2 for leaf in found)
         fresh = max(0, min(width - evaluated.piece.start, len(here))) if new else 0

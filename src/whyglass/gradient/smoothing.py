@@ -12,7 +12,7 @@ from torch import Tensor
 from whyglass.core.baseline import Baseline
 from whyglass.core.checks import precision
 from whyglass.core.errors import BadInput
-from whyglass.core.inputs import Leaves, explained, per_row
+from whyglass.core.inputs import Leaves, differentiable, per_row
 from whyglass.core.method import Attribution, Method, integer, positive, positive_integer
 from whyglass.core.scorer import Scorer
 from whyglass.gradient.sampling import Draw, Drawn, Moments, average
@@ -74,7 +74,7 @@ class Smoothing(Method):
         generator = torch.Generator().manual_seed(self.seed)
         scales = [
             self.noise * (point.flatten(1).amax(1) - point.flatten(1).amin(1))
-            if explained(point)
+            if differentiable(point)
             else None
             for point in points
         ]
@@ -82,7 +82,7 @@ class Smoothing(Method):
         def draw() -> Drawn:
             noises = [
                 torch.randn((1, *point.shape[1:]), generator=generator).to(point)
-                if explained(point)
+                if differentiable(point)
                 else None
                 for point in points
             ]

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from whyglass.coalition.game.players import Team, each, playing
 from whyglass.core.errors import BadInput
-from whyglass.core.inputs import Leaves, explained
+from whyglass.core.inputs import Leaves, differentiable
 
 SWEEPS = 4
 
@@ -46,7 +46,7 @@ class Inpainted:
 def inpainted(points: Leaves, team: Team) -> Inpainted:
     """The masker of the one image among the inputs."""
     taking = [i for i, mask in enumerate(team.masks) if bool((mask >= 0).any())]
-    pictures = [i for i in taking if points[i].dim() == 4 and explained(points[i])]
+    pictures = [i for i in taking if points[i].dim() == 4 and differentiable(points[i])]
     if len(taking) != 1 or len(pictures) != 1:
         shapes: Sequence[tuple[int, ...]] = [tuple(points[i].shape) for i in taking]
         raise BadInput(

@@ -28,7 +28,7 @@ from whyglass.core.baseline import (
     resolve,
 )
 from whyglass.core.errors import BadInput
-from whyglass.core.inputs import Leaves, explained
+from whyglass.core.inputs import Leaves, differentiable
 from whyglass.core.method import positive_integer
 from whyglass.core.scorer import Scorer
 
@@ -229,7 +229,7 @@ def masker(baseline: Baseline, scorer: Scorer, team: Team) -> Masker:
     words = [
         index
         for index, (point, mask) in enumerate(zip(points, team.masks, strict=True))
-        if not explained(point) and bool((mask >= 0).any())
+        if not differentiable(point) and bool((mask >= 0).any())
     ]
     if isinstance(baseline, Deletion):
         if len(words) != 1 or points[words[0]].dim() != 2:
@@ -267,7 +267,7 @@ def _tokens(baseline: Baseline, scorer: Scorer, words: Sequence[int]) -> Leaves:
 def _table(baseline: Conditional | Gaussian, points: Leaves, team: Team) -> Tensor:
     name, data = type(baseline).__name__, cast("Any", baseline.data)
     point = points[0]
-    if len(points) > 1 or point.dim() != 2 or not explained(point):
+    if len(points) > 1 or point.dim() != 2 or not differentiable(point):
         raise BadInput(f"{name} is for one table of floats (B, columns)")
     if not isinstance(data, Tensor) or data.dim() != 2 or data.shape[1] != point.shape[1]:
         raise BadInput(f"{name} data must be a tensor of shape (N, {point.shape[1]})")

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from whyglass.core.errors import BadInput
-from whyglass.core.inputs import Leaves, explained
+from whyglass.core.inputs import Leaves, differentiable
 from whyglass.core.scorer import Scorer
 
 # Tuples nest; callables and tuples are hashable, so that settings are, too.
@@ -116,7 +116,7 @@ def _shape(point: Tensor) -> tuple[int, ...]:
 
 def _playing(points: Leaves) -> list[bool]:
     """Which leaves have players by default: the float ones, or all where none is."""
-    floats = [explained(point) for point in points]
+    floats = [differentiable(point) for point in points]
     return floats if any(floats) else [True] * len(points)
 
 

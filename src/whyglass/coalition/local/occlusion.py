@@ -13,7 +13,7 @@ from torch import Tensor
 from whyglass.core.baseline import Baseline, both_ends
 from whyglass.core.checks import not_flat
 from whyglass.core.errors import BadInput
-from whyglass.core.inputs import Leaves, explained
+from whyglass.core.inputs import Leaves, differentiable
 from whyglass.core.method import Attribution, Axiom, Method, Need, positive_integer
 from whyglass.core.paper import Paper
 from whyglass.core.scorer import Scorer
@@ -72,14 +72,14 @@ class Occlusion(Method):
             ]
 
         (starts, every), here = both_ends(baseline, scorer, False, windows)
-        if not any(map(explained, scorer.points)):
+        if not any(map(differentiable, scorer.points)):
             raise BadInput(
                 f"{scorer.structure.label(0)} is {scorer.points[0].dtype}: occlusion mixes input and "
                 "baseline, so it needs floats; explain the embedding with at="
             )
         values = tuple(
             self._leaf(scorer, here.scores, starts, index, every[index])
-            if explained(point)
+            if differentiable(point)
             else torch.zeros_like(point, dtype=torch.float32)
             for index, point in enumerate(scorer.points)
         )

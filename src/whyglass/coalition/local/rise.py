@@ -14,7 +14,7 @@ from whyglass.coalition.local.masked_means import controlled, ratio
 from whyglass.core.baseline import Baseline, both_ends
 from whyglass.core.checks import Check, worst_target
 from whyglass.core.errors import BadInput
-from whyglass.core.inputs import Leaves, explained
+from whyglass.core.inputs import Leaves, differentiable
 from whyglass.core.method import (
     Attribution,
     Axiom,
@@ -139,7 +139,7 @@ class RISE(Method):
             notes=[
                 f"{scorer.structure.label(index)} is no image: held fixed, not explained (zeros)"
                 for index, point in enumerate(scorer.points)
-                if index != picture and explained(point)
+                if index != picture and differentiable(point)
             ],
         )
 
@@ -165,7 +165,7 @@ class RISE(Method):
 
 def _picture(scorer: Scorer) -> int:
     """Which leaf is the image that masks go over."""
-    floats = [i for i, point in enumerate(scorer.points) if explained(point)]
+    floats = [i for i, point in enumerate(scorer.points) if differentiable(point)]
     for axes in (4, 3):
         found = [i for i in floats if scorer.points[i].dim() >= axes]
         if len(found) == 1:

@@ -87,7 +87,7 @@ def interactions(
         batch_size=batch_size,
         gradient=False,
     )
-    here = None if scorer.probe is None else scorer.at_inputs(False)
+    here = None if scorer.layer is None else scorer.at_inputs(False)
     team = gather(players, scorer)
     absent = masker(baseline, scorer, team)
     ends = 1 + absent.nothing.count

@@ -121,7 +121,7 @@ class AttentionMethod(Method):
     def _over_input(self, scorer: Scorer, tokens: Tensor) -> Tensor:
         """The values of tokens (B, T, K) over the input: (B, T, 1, K) or (B, 1, H, W, K)."""
         image = scorer.points[0]
-        if scorer.probe is not None or image.dim() != 4:
+        if scorer.layer is not None or image.dim() != 4:
             return tokens.unsqueeze(2)
         grid = to_grid(tokens, None, image.shape[2:])
         full = F.interpolate(grid, image.shape[2:], mode="bilinear", align_corners=False)

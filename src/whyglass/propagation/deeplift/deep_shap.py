@@ -11,7 +11,7 @@ from torch import Tensor
 from whyglass.core.baseline import Baseline, background
 from whyglass.core.checks import completeness
 from whyglass.core.errors import BadInput
-from whyglass.core.inputs import Leaves, explained, times
+from whyglass.core.inputs import Leaves, differentiable, multiply
 from whyglass.core.method import Attribution
 from whyglass.core.paper import Paper
 from whyglass.core.scorer import Rows, Scorer
@@ -52,7 +52,7 @@ class DeepSHAP(DifferenceMethod):
 
     def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
         visible(scorer.model)
-        if scorer.probe is None and not all(map(explained, scorer.inputs)):
+        if scorer.layer is None and not all(map(differentiable, scorer.inputs)):
             raise BadInput(
                 "deep SHAP replaces every input by the background's, so all must be floats: wrap the "
                 "model in a callable that holds the others fixed, or explain at= a layer"
@@ -88,7 +88,7 @@ class DeepSHAP(DifferenceMethod):
             steps = tuple(
                 p - s[which[part.piece]] for p, s in zip(part.points, starts, strict=True)
             )
-            for leaf, value in enumerate(times(part.gradients, steps, scorer.many)):
+            for leaf, value in enumerate(multiply(part.gradients, steps, scorer.many)):
                 place = mine.to(value.device)
                 for power, total in enumerate(sums, 1):
                     total[leaf].index_add_(0, place, value.double() ** power)

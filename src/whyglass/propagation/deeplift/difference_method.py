@@ -10,7 +10,7 @@ from torch import Tensor
 
 from whyglass.core.baseline import Baseline, resolve
 from whyglass.core.checks import completeness
-from whyglass.core.inputs import Leaves, explained, times
+from whyglass.core.inputs import Leaves, differentiable, multiply
 from whyglass.core.method import Attribution, Axiom, Method
 from whyglass.core.scorer import Scorer
 from whyglass.propagation.deeplift import closed_forms as closed
@@ -53,7 +53,7 @@ class Pass(Propagation):
     def begin(self, leaves: Leaves) -> None:
         """Follow the leaves; integer ones are the same at the baseline."""
         for leaf, start in zip(leaves, self._starts, strict=True):
-            if explained(leaf):
+            if differentiable(leaf):
                 self.track(leaf, start)
 
     def end(self, scores: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ def propagate(
     scorer: Scorer, baseline: Baseline, rule: Differences, unsupported: Policy
 ) -> tuple[Attribution, list[Pass]]:
     """DeepLIFT's answer, and the passes that it came from."""
-    if scorer.probe is not None:
+    if scorer.layer is not None:
         scorer.at_inputs(gradient=False)
     starts = resolve(baseline, scorer)
     here, passes = intercepted(
@@ -94,10 +94,10 @@ def propagate(
     found = [p.start_scores for p in passes if p.start_scores is not None]
     start_scores = torch.cat(found)
     steps = tuple(
-        point - start if explained(point) else torch.zeros_like(point, dtype=torch.float32)
+        point - start if differentiable(point) else torch.zeros_like(point, dtype=torch.float32)
         for point, start in zip(scorer.points, starts, strict=True)
     )
-    values = times(here.gradients, steps, scorer.many)
+    values = multiply(here.gradients, steps, scorer.many)
     accepted = sorted({op for p in passes for op in p.accepted})
     notes = [f"passed by their plain gradient: {', '.join(accepted)}"] if accepted else []
     answer = Attribution(

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from whyglass.core.errors import BadInput, Unsupported
-from whyglass.core.inputs import Leaves, explained
+from whyglass.core.inputs import Leaves, differentiable
 from whyglass.core.scorer import Evaluated, Rows, Scorer
 from whyglass.propagation.engine.arguments import Form, leaves_of, mapped, packed, unpacked
 from whyglass.propagation.engine.calls import Call, Policy, Table
@@ -90,7 +90,7 @@ class Propagation(TorchFunctionMode):
     def begin(self, leaves: Leaves) -> None:
         """Follow the leaves."""
         for leaf in leaves:
-            if explained(leaf):
+            if differentiable(leaf):
                 self.track(leaf, None)
 
     def end(self, scores: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from whyglass.core.baseline import Baseline
 from whyglass.core.checks import Check, completeness_gap, worst_target
-from whyglass.core.inputs import flat_sum, times
+from whyglass.core.inputs import flat_sum, multiply
 from whyglass.core.method import Attribution, Method
 from whyglass.core.scorer import Evaluated, Scorer
 from whyglass.propagation.engine.calls import Policy
@@ -54,7 +54,7 @@ class RelevanceMethod(Method):
         by_value = self._by_value(scorer)
         if by_value is not None:
             here, passes = by_value
-            values, notes = times(here.gradients, here.points, scorer.many), _accepted(passes)
+            values, notes = multiply(here.gradients, here.points, scorer.many), _accepted(passes)
         else:
             here, carried = self.carried(scorer)
             values, notes = here.gradients, _absorbed(carried) + _accepted(carried)

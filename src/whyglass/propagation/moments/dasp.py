@@ -12,7 +12,7 @@ from torch import Tensor
 from whyglass.core.baseline import Baseline, both_ends
 from whyglass.core.checks import completeness
 from whyglass.core.errors import BadInput
-from whyglass.core.inputs import Leaves, explained
+from whyglass.core.inputs import Leaves, differentiable
 from whyglass.core.method import Attribution, Axiom, Method, Need, integer, positive_integer
 from whyglass.core.paper import Paper
 from whyglass.core.scorer import Rows, Scorer
@@ -92,7 +92,7 @@ class DASP(Method):
         visible(scorer.model)
 
         def prepare(starts: Leaves) -> Leaves:
-            if not all(map(explained, scorer.points)):
+            if not all(map(differentiable, scorer.points)):
                 raise BadInput(
                     "dasp makes every input random, so all must be floats: wrap the model in a "
                     "callable that holds the others fixed, or explain at= a layer"
