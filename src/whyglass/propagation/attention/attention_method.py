@@ -63,10 +63,10 @@ class AttentionGradient(Propagation):
 
     def __init__(self) -> None:
         as_one_call: Mapping[str, None] = dict.fromkeys(set(DECOMPOSITIONS) - set(ATTENTION_CALLS))
-        super().__init__(Table(None, None, by_name=as_one_call, total=True), shadows=False)
+        super().__init__(Table(None, None, by_name=as_one_call, total=True), with_baseline=False)
         self.record = AttentionRecord()
 
-    def made(self, call: Call, result: Any) -> None:
+    def after_call(self, call: Call, result: Any) -> None:
         self.record.add(call, result)
 
 

@@ -31,8 +31,8 @@ class _AttentionRelevance(Relevance):
         super().__init__(composite("z-plus"), "share", "half", "error", layers)
         self.record = AttentionRecord()
 
-    def made(self, call: Call, result: Any) -> None:
-        super().made(call, result)
+    def after_call(self, call: Call, result: Any) -> None:
+        super().after_call(call, result)
         self.record.add(call, result)
 
 

@@ -16,7 +16,7 @@ from whyglass.core.method import Attribution
 from whyglass.core.paper import Paper
 from whyglass.core.scorer import Rows, Scorer
 from whyglass.propagation.deeplift.difference_method import TOLERANCE, DifferenceMethod, Pass
-from whyglass.propagation.engine.interception import visible
+from whyglass.propagation.engine.interception import require_visible_operations
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class DeepSHAP(DifferenceMethod):
     )
 
     def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
-        visible(scorer.model)
+        require_visible_operations(scorer.model)
         if scorer.layer is None and not all(map(differentiable, scorer.inputs)):
             raise BadInput(
                 "deep SHAP replaces every input by the background's, so all must be floats: wrap the "

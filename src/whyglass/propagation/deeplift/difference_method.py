@@ -19,7 +19,11 @@ from whyglass.propagation.deeplift.pooling import max_pool
 from whyglass.propagation.deeplift.reveal_cancel import Sum, reveal_cancel
 from whyglass.propagation.engine.calls import Call, Policy, Table
 from whyglass.propagation.engine.interception import Propagation, intercepted, one_of
-from whyglass.propagation.engine.linear_operations import joins, norm_scale, weight_place
+from whyglass.propagation.engine.linear_operations import (
+    norm_scale,
+    scales_output_channels,
+    weight_position,
+)
 from whyglass.propagation.engine.operations import MAX_POOLS
 
 NAMED = dict.fromkeys(MAX_POOLS, max_pool) | {
@@ -44,10 +48,10 @@ class Pass(Propagation):
             rules.product,
             by_name=NAMED,
         )
-        super().__init__(table, shadows=True, unsupported=unsupported)
+        super().__init__(table, with_baseline=True, unsupported=unsupported)
         self._starts, self._rule = starts, rule
-        self._records = rule != "rescale"
-        self._sums: dict[int, Sum] = self.memory()
+        self._records_all = rule != "rescale"
+        self._sums: dict[int, Sum] = self.per_tensor()
         self.start_scores: Tensor | None = None
 
     def begin(self, leaves: Leaves) -> None:
@@ -61,13 +65,13 @@ class Pass(Propagation):
         self.start_scores = self.at_baseline(scores).detach()
         return scores
 
-    def made(self, call: Call, result: Any) -> None:
+    def after_call(self, call: Call, result: Any) -> None:
         """Remember weighted sums, for the rule that looks at their terms."""
         if call.op == "batch_norm":
             before = self._sums.get(id(call.leaves[call.operands[0]]))
-            if before is not None and before.scale is None and joins(before.call):
+            if before is not None and before.scale is None and scales_output_channels(before.call):
                 self._sums[id(result)] = Sum(before.call, norm_scale(call))
-        elif weight_place(call) is not None and (
+        elif weight_position(call) is not None and (
             self._rule == "reveal-cancel" or not call.op.startswith("conv")
         ):
             self._sums[id(result)] = Sum(call)

@@ -10,7 +10,11 @@ from torch import Tensor
 
 from whyglass.propagation.deeplift.rules import SAME
 from whyglass.propagation.engine.calls import Call, derivative
-from whyglass.propagation.engine.linear_operations import scaled, unbiased, weight_place
+from whyglass.propagation.engine.linear_operations import (
+    scale_output_channels,
+    unbiased,
+    weight_position,
+)
 
 
 @dataclass(frozen=True)
@@ -59,9 +63,9 @@ def reveal_cancel(call: Call, source: Sum) -> Tensor:
     place, before = call.operands[0], call.baseline_leaves[call.operands[0]]
     given = source.call.operands[0]
     u, start = source.call.leaves[given], source.call.baseline_leaves[given]
-    weights = weight_place(source.call)
+    weights = weight_position(source.call)
     assert weights is not None
-    w = scaled(source.call.leaves[weights].detach(), source.scale)
+    w = scale_output_channels(source.call.leaves[weights].detach(), source.scale)
     step = u.detach() - start
     ways = (step.clamp_min(0).requires_grad_(), step.clamp_max(0).requires_grad_())
     with torch.enable_grad():

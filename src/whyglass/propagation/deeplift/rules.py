@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from whyglass.propagation.engine.calls import Call, Kept, derivative
-from whyglass.propagation.engine.linear_operations import along, norm_scale
+from whyglass.propagation.engine.calls import Call, StraightThrough, derivative
+from whyglass.propagation.engine.linear_operations import norm_scale, per_channel
 
 PIECEWISE = frozenset({"relu", "relu6", "hardtanh", "leaky_relu", "threshold", "clamp", "abs"})
 # Below this share of its size a difference is rounding, and the slope there the derivative.
@@ -104,7 +104,7 @@ def batch_norm(call: Call) -> Tensor:
     x = call.leaves[call.operands[0]]
     with torch.no_grad():
         y = call.run()
-    return Scaled.apply(x, y, along(norm_scale(call), y))
+    return Scaled.apply(x, y, per_channel(norm_scale(call), y))
 
 
 def _square_root(x: Tensor, x0: Tensor, y: Tensor, y0: Tensor) -> Tensor:
@@ -154,8 +154,8 @@ def product(call: Call) -> Tensor:
     with torch.no_grad():
         halfway = {p: (call.leaves[p] + call.baseline_leaves[p]) / 2 for p in call.operands}
     for place, middle in halfway.items():
-        means[place] = Kept.apply(call.leaves[place], middle)
-    return Kept.apply(call.run(means), value)
+        means[place] = StraightThrough.apply(call.leaves[place], middle)
+    return StraightThrough.apply(call.run(means), value)
 
 
 def quotient(call: Call) -> Tensor:
@@ -175,4 +175,4 @@ def quotient(call: Call) -> Tensor:
             per_b = torch.where(same, per_b, -(a + a0) / (2 * b * b0))
     parts = [call.leaves[place] * (per_a, per_b)[place] for place in call.operands]
     total = parts[0] if len(parts) == 1 else parts[0] + parts[1]
-    return Kept.apply(total.expand_as(y), y)
+    return StraightThrough.apply(total.expand_as(y), y)

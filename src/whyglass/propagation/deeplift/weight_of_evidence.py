@@ -88,7 +88,7 @@ class WeightOfEvidence(DifferenceMethod):
             )
         assert found.baseline_score is not None
         prior = math.log(self.prior / (1 - self.prior))
-        exact = not any(one.met or one.accepted for one in passes)
+        exact = not any(one.with_rule or one.accepted for one in passes)
         return dataclasses.replace(
             found,
             score=found.score - prior,

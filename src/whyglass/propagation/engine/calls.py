@@ -26,8 +26,8 @@ Policy = Literal["error", "gradient"]
 class Call:
     """One operation on tracked tensors: what a rule is given.
 
-    `function` is out of place; `leaves` are its arguments, flat, and `baseline_leaves` what they are at
-    the baseline; `operands` are the places of the tracked ones. `layer` is the submodule whose
+    `function` works out of place; `leaves` are its arguments, flat, and `baseline_leaves` what they are
+    at the baseline; `operands` are the positions of the tracked ones. `layer` is the submodule whose
     parameters it uses, empty if none.
     """
 
@@ -40,10 +40,10 @@ class Call:
     layer: str = ""
 
     def run(self, replaced: Mapping[int, Tensor] | None = None) -> Any:
-        """The operation, with other operands in some places if given."""
+        """The operation, with other operands in some positions if given."""
         leaves = list(self.leaves)
-        for place, other in (replaced or {}).items():
-            leaves[place] = other
+        for position, other in (replaced or {}).items():
+            leaves[position] = other
         return self._call(leaves)
 
     @cached_property
@@ -71,15 +71,15 @@ Rule = Callable[[Call], Any]
 
 def derivative(call: Call, at: Tensor | None = None) -> Tensor:
     """dy/dx of an elementwise operation, at its operand or another one."""
-    place = call.operands[0]
+    position = call.operands[0]
     with torch.enable_grad():
-        x = (call.leaves[place] if at is None else at).detach().requires_grad_()
-        y = call.run({place: x})
+        x = (call.leaves[position] if at is None else at).detach().requires_grad_()
+        y = call.run({position: x})
         (slope,) = torch.autograd.grad(y, x, torch.ones_like(y))
     return slope
 
 
-class Kept(torch.autograd.Function):
+class StraightThrough(torch.autograd.Function):
     """Another value in the same place of the graph: backwards all goes to the proxy unchanged."""
 
     @staticmethod

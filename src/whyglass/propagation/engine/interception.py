@@ -1,10 +1,10 @@
 """Interception of operations: each call of the forward pass meets the rule of its operation.
 
-A `TorchFunctionMode` sees modules, functions, methods, operators and in-place calls alike. Tensors
+A `TorchFunctionMode` sees modules, functions, methods, operators and in-position calls alike. Tensors
 that descend from the explained leaf are *tracked*. A call on none of them runs as it is; one on some
 goes to the method's table, and what is in no table is an error that names the operation and the line
 that called it. Rules that compare with a baseline need the same tensor at the baseline: with
-`shadows` each tracked tensor has one, computed beside it by the same calls.
+`with_baseline` each tracked tensor has one, computed beside it by the same calls.
 
 In-place calls run out of place; later uses of the overwritten tensor meet the new one. Composite
 calls (group norm, attention, recurrent layers) for which the table names no rule run as the elementary
@@ -32,7 +32,7 @@ from whyglass.propagation.engine.arguments import Form, leaves_of, mapped, packe
 from whyglass.propagation.engine.calls import Call, Policy, Table
 from whyglass.propagation.engine.decompositions import DECOMPOSITIONS
 from whyglass.propagation.engine.operations import (
-    QUESTIONS,
+    QUERIES,
     STRUCTURAL,
     in_place,
     name_of,
@@ -55,8 +55,8 @@ def one_of(name: str, value: object, kind: Any) -> None:
 class Propagation(TorchFunctionMode):
     """One forward pass under a table: a `whyglass.core.scorer.Interception`.
 
-    Afterwards `met` holds the operations that met a rule of their own, `accepted` those that had none,
-    and `last` the one that made the score, save for moves and copies.
+    Afterwards `with_rule` holds the operations that had a rule of their own, `accepted` those that had
+    none, and `last` the one that computed the score, other than moves and copies.
     """
 
     ways_out: ClassVar[str] = (
@@ -67,23 +67,23 @@ class Propagation(TorchFunctionMode):
     def __init__(
         self,
         table: Table,
-        shadows: bool,
+        with_baseline: bool,
         unsupported: Policy = "error",
         layers: Mapping[int, str] | None = None,
     ) -> None:
         super().__init__()
-        self._table, self._shadows, self._unsupported = table, shadows, unsupported
+        self._table, self._with_baseline, self._unsupported = table, with_baseline, unsupported
         self._layers, self._layer = layers or {}, ""
         self._memories: list[dict[int, Any]] = []
-        self._tracked: dict[int, tuple[_Ref, Tensor | None]] = self.memory()
+        self._tracked: dict[int, tuple[_Ref, Tensor | None]] = self.per_tensor()
         self._forget = _forgetter(weakref.ref(self))
         self._replaced: dict[int, tuple[Tensor, Tensor]] = {}
-        self._stale: set[int] = set()
-        self._plain = frozenset[str]() if shadows else table.plain()
-        # Whether operations without a rule are told of, too, and questions looked at.
-        self._records = type(self).made is not Propagation.made
-        self._listens = shadows or type(self)._ask is not Propagation._ask
-        self.met: set[str] = set()
+        self._overwritten_memory: set[int] = set()
+        self._plain = frozenset[str]() if with_baseline else table.plain()
+        # Whether `after_call` is called for operations without a rule, too, and `_query` for queries.
+        self._records_all = type(self).after_call is not Propagation.after_call
+        self._inspects_queries = with_baseline or type(self)._query is not Propagation._query
+        self.with_rule: set[str] = set()
         self.last = ""
         self.accepted: dict[str, int] = {}
 
@@ -103,7 +103,7 @@ class Propagation(TorchFunctionMode):
         reference.key = id(tensor)
         self._tracked[id(tensor)] = (reference, at_baseline)
 
-    def memory(self) -> dict[int, Any]:
+    def per_tensor(self) -> dict[int, Any]:
         """What is to be known of tensors by their id: entries go when the tensor does.
 
         A pass holds no tensor that the network itself has done with: memory used again is much faster
@@ -127,11 +127,11 @@ class Propagation(TorchFunctionMode):
         args, named = tuple(args), kwargs or {}
         if self._replaced:
             args, named = mapped(self._current, args), mapped(self._current, named)
-        op, asks, writes = _kind(func)
-        if asks and not self._listens:
+        op, is_query, writes = _kind(func)
+        if is_query and not self._inspects_queries:
             return func(*args, **named)
         if op in self._plain and not (
-            writes or self._records or self._stale or named.get("inplace")
+            writes or self._records_all or self._overwritten_memory or named.get("inplace")
         ):
             return self._pass(op, func, args, named)
         # The mode's own composites take the flag by position; none of those is a rule's business.
@@ -143,8 +143,8 @@ class Propagation(TorchFunctionMode):
                 break
         else:
             return func(*args, **named)
-        if asks:
-            return self._ask(func, args, named)
+        if is_query:
+            return self._query(func, args, named)
         function = _out_of_place(func) if writes else func
         result = self._dispatch(op, function, args, given, leaves, form)
         if writes or named.get("inplace"):
@@ -179,8 +179,8 @@ class Propagation(TorchFunctionMode):
         leaves: list[Any],
         form: Form,
     ) -> Any:
-        if self._shadows or self._stale:
-            self._same_route(op, [leaf for leaf in leaves if id(leaf) in self._tracked])
+        if self._with_baseline or self._overwritten_memory:
+            self._check_operands(op, [leaf for leaf in leaves if id(leaf) in self._tracked])
         if op == "batch_norm" and bool(kwargs.get("training") or args[5:6] == (True,)):
             self._refuse(
                 op, "uses the statistics of its batch, where rows depend on each other, so"
@@ -198,14 +198,14 @@ class Propagation(TorchFunctionMode):
     def _overwrite(self, old: Tensor, new: Tensor) -> None:
         """From here on `old` means `new`; other views of its memory are out of date."""
         self._replaced[id(old)] = (old, new)
-        self._stale.add(old.untyped_storage().data_ptr())
+        self._overwritten_memory.add(old.untyped_storage().data_ptr())
 
     def _apply(self, op: str, function: Any, leaves: list[Any], form: Form) -> Any:
         tracked = self._tracked
         operands = tuple(
             [
-                place
-                for place, leaf in enumerate(leaves)
+                position
+                for position, leaf in enumerate(leaves)
                 if id(leaf) in tracked and leaf.is_floating_point()
             ]
         )
@@ -218,24 +218,24 @@ class Propagation(TorchFunctionMode):
                 self._refuse(op, "has no rule, so")
             self.accepted[op] = self.accepted.get(op, 0) + 1
             rule = self._table.accepted
-        if rule is None and self._shadows and not self._records:
+        if rule is None and self._with_baseline and not self._records_all:
             args, kwargs = unpacked(leaves, form)
             result = function(*args, **kwargs)
             args, kwargs = unpacked([self._one_at_baseline(leaf) for leaf in leaves], form)
             with torch.no_grad():
                 self._follow(result, function(*args, **kwargs))
             return result
-        beside = tuple(map(self._one_at_baseline, leaves)) if self._shadows else ()
+        at_baseline = tuple(map(self._one_at_baseline, leaves)) if self._with_baseline else ()
         layer = self._layer_of(leaves)
-        call = Call(op, function, tuple(leaves), operands, form, beside, layer)
+        call = Call(op, function, tuple(leaves), operands, form, at_baseline, layer)
         if rule is not None:
-            self.met.add(op)
+            self.with_rule.add(op)
         result = call.run() if rule is None else rule(call)
-        self._follow(result, call.at_baseline if self._shadows else None)
-        self.made(call, result)
+        self._follow(result, call.at_baseline if self._with_baseline else None)
+        self.after_call(call, result)
         return result
 
-    def made(self, call: Call, result: Any) -> None:
+    def after_call(self, call: Call, result: Any) -> None:
         """For a method's own records: called with each operation and what it gave."""
 
     def _layer_of(self, leaves: list[Any]) -> str:
@@ -245,35 +245,42 @@ class Propagation(TorchFunctionMode):
         return next(filter(None, found), self._layer)
 
     def _follow(self, result: Any, at_baseline: Any) -> None:
-        if isinstance(result, Tensor) and (not self._shadows or result.is_floating_point()):
+        if isinstance(result, Tensor) and (not self._with_baseline or result.is_floating_point()):
             self.track(result, at_baseline)
             return
         made = leaves_of(result)
-        beside = leaves_of(at_baseline) if self._shadows else [None] * len(made)
-        for tensor, shadow in zip(made, beside, strict=True):
+        at_baseline = leaves_of(at_baseline) if self._with_baseline else [None] * len(made)
+        for tensor, tensor_at_baseline in zip(made, at_baseline, strict=True):
             if not isinstance(tensor, Tensor):
                 continue
             # An index that only took its shape from a tracked tensor is the same at the baseline.
-            if tensor.is_floating_point() or shadow is None or not torch.equal(tensor, shadow):
-                self.track(tensor, shadow)
+            if (
+                tensor.is_floating_point()
+                or tensor_at_baseline is None
+                or not torch.equal(tensor, tensor_at_baseline)
+            ):
+                self.track(tensor, tensor_at_baseline)
 
-    def _ask(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _query(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result = function(*args, **kwargs)
-        if self._shadows and isinstance(result, Tensor) and not result.requires_grad:
+        if self._with_baseline and isinstance(result, Tensor) and not result.requires_grad:
             with torch.no_grad():
-                beside = function(*self.at_baseline(args), **self.at_baseline(kwargs))
-            if not torch.equal(result, beside):
-                self.track(result, beside)
+                at_baseline = function(*self.at_baseline(args), **self.at_baseline(kwargs))
+            if not torch.equal(result, at_baseline):
+                self.track(result, at_baseline)
         return result
 
-    def _same_route(self, op: str, tracked: list[Any]) -> None:
+    def _check_operands(self, op: str, tracked: list[Any]) -> None:
         """Masks and indices from the input must be the same at the baseline, and memory current."""
         for tensor in tracked:
-            if self._stale and tensor.untyped_storage().data_ptr() in self._stale:
+            if (
+                self._overwritten_memory
+                and tensor.untyped_storage().data_ptr() in self._overwritten_memory
+            ):
                 self._refuse(
-                    op, "reads memory that an in-place call wrote through another view, so"
+                    op, "reads memory that an in-position call wrote through another view, so"
                 )
-            if not tensor.is_floating_point() and self._shadows:
+            if not tensor.is_floating_point() and self._with_baseline:
                 self._refuse(op, "takes a mask or index that is another one at the baseline, so")
 
     def _set_item(self, args: tuple[Any, ...]) -> None:
@@ -282,11 +289,13 @@ class Propagation(TorchFunctionMode):
             value = torch.as_tensor(value, dtype=target.dtype, device=target.device)
         key = index if isinstance(index, tuple) else (index,)
         made = _written(target, key, value)
-        beside = None
-        if self._shadows:
+        at_baseline = None
+        if self._with_baseline:
             with torch.no_grad():
-                beside = _written(self._one_at_baseline(target), key, self._one_at_baseline(value))
-        self.track(made, beside)
+                at_baseline = _written(
+                    self._one_at_baseline(target), key, self._one_at_baseline(value)
+                )
+        self.track(made, at_baseline)
         self._overwrite(target, made)
 
     def _refuse(self, op: str, why: str) -> None:
@@ -298,7 +307,7 @@ class Propagation(TorchFunctionMode):
 
 def intercepted(scorer: Scorer, make: Callable[[slice], P]) -> tuple[Evaluated, list[P]]:
     """Scores and changed gradients at the inputs, and the passes: a new one each piece of the batch."""
-    visible(scorer.model)
+    require_visible_operations(scorer.model)
     passes: list[P] = []
 
     def around(piece: slice, _rows: Rows) -> P:
@@ -338,7 +347,7 @@ def layers_of(model: Callable[..., Any]) -> dict[int, str]:
     }
 
 
-def visible(model: Callable[..., Any]) -> None:
+def require_visible_operations(model: Callable[..., Any]) -> None:
     """Refuse models whose operations no mode can see."""
     if isinstance(model, torch.jit.ScriptModule | torch.jit.ScriptFunction):
         kind = "TorchScript"
@@ -353,9 +362,9 @@ def visible(model: Callable[..., Any]) -> None:
 
 @lru_cache(4096)
 def _kind(func: Any) -> tuple[str, bool, bool]:
-    """The operation's name, whether it only asks, and whether it writes in place."""
+    """The operation's name, whether it is a query, and whether it writes in place."""
     op = name_of(func)
-    return op, op in QUESTIONS, in_place(func)
+    return op, op in QUERIES, in_place(func)
 
 
 def _written(target: Tensor, key: tuple[Any, ...], value: Tensor) -> Tensor:

@@ -19,32 +19,34 @@ PRODUCTS = frozenset({"matmul", "rmatmul", "mm", "bmm", "mv", "einsum", "dot", "
 
 def bias_of(call: Call) -> Tensor | None:
     """The bias, shaped to be added to the output."""
-    place = BIASED.get(call.op)
-    bias = None if place is None else call.argument(place, "bias")
+    position = BIASED.get(call.op)
+    bias = None if position is None else call.argument(position, "bias")
     return None if bias is None else bias.detach()
 
 
-def weight_place(call: Call) -> int | None:
+def weight_position(call: Call) -> int | None:
     """Where the weights are among the leaves of an operation on one tracked tensor; None if none."""
     if len(call.operands) != 1:
         return None
     if call.op in PRODUCTS:
-        tensors = (place for place, leaf in enumerate(call.leaves) if isinstance(leaf, Tensor))
-        return next((place for place in tensors if place not in call.operands), None)
+        tensors = (
+            position for position, leaf in enumerate(call.leaves) if isinstance(leaf, Tensor)
+        )
+        return next((position for position in tensors if position not in call.operands), None)
     if call.op not in BIASED or call.op == "batch_norm":
         return None
     weight = call.argument(1, "weight")
-    place = next(place for place, leaf in enumerate(call.leaves) if leaf is weight)
-    return None if place in call.operands else place
+    position = next(position for position, leaf in enumerate(call.leaves) if leaf is weight)
+    return None if position in call.operands else position
 
 
 def unbiased(call: Call, replaced: Mapping[int, Tensor], weight: Tensor | None = None) -> Tensor:
     """The operation without its bias, with other operands, and with other weights if given."""
     given = dict(replaced)
     if weight is not None:
-        place = weight_place(call)
-        assert place is not None
-        given[place] = weight
+        position = weight_position(call)
+        assert position is not None
+        given[position] = weight
     if call.op in BIASED:
         bias = call.argument(BIASED[call.op], "bias")
         leaves = tuple(None if leaf is bias else leaf for leaf in call.leaves)
@@ -52,12 +54,12 @@ def unbiased(call: Call, replaced: Mapping[int, Tensor], weight: Tensor | None =
     return call.run(given)
 
 
-def along(vector: Tensor, like: Tensor) -> Tensor:
+def per_channel(vector: Tensor, like: Tensor) -> Tensor:
     """A number a channel, shaped to meet an output (B, C, ...)."""
     return vector.reshape(-1, *[1] * (like.dim() - 2))
 
 
-def scaled(weight: Tensor, scale: Tensor | None) -> Tensor:
+def scale_output_channels(weight: Tensor, scale: Tensor | None) -> Tensor:
     """Weights whose outputs are scaled, a number a channel."""
     return weight if scale is None else weight * scale.reshape(-1, *[1] * (weight.dim() - 1))
 
@@ -88,7 +90,7 @@ def norm_shift(call: Call, scale: Tensor) -> Tensor:
         return (0 if bias is None else bias) - given["running_mean"] * scale
 
 
-def joins(call: Call) -> bool:
+def scales_output_channels(call: Call) -> bool:
     """Whether a batch norm behind the operation scales one output channel of its weights each.
 
     Behind a linear layer of sequences it scales their positions instead.

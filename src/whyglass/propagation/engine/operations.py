@@ -57,7 +57,7 @@ GATES = _words(
 MAX_POOLS = frozenset(f"{kind}max_pool{d}d" for kind in ("", "adaptive_") for d in (1, 2, 3))
 
 # Answer a question about a tensor: no tensor, or one that has no gradient.
-QUESTIONS = _words(
+QUERIES = _words(
     "size dim ndim ndimension numel nelement shape stride dtype device layout is_contiguous "
     "is_floating_point is_complex is_cuda is_sparse is_quantized is_nested is_leaf is_meta len "
     "element_size data_ptr get_device requires_grad grad_fn grad retain_grad storage_offset "

@@ -78,8 +78,8 @@ class GatedMethod(Method):
         table = Table(
             None, None, by_name=dict.fromkeys(GATES, type(self).gate), decompose=False, total=True
         )
-        here, passes = intercepted(scorer, lambda _: Propagation(table, shadows=False))
-        met = sorted(set().union(*(made.met for made in passes)))
+        here, passes = intercepted(scorer, lambda _: Propagation(table, with_baseline=False))
+        met = sorted(set().union(*(made.with_rule for made in passes)))
         note = (
             f"changed at {', '.join(met)}" if met else "no gate was met: this is the plain gradient"
         )

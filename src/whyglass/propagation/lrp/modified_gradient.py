@@ -22,9 +22,14 @@ import torch
 from torch import Tensor
 
 from whyglass.propagation.engine.arguments import leaves_of
-from whyglass.propagation.engine.calls import Call, Kept, Policy, Table
+from whyglass.propagation.engine.calls import Call, Policy, StraightThrough, Table
 from whyglass.propagation.engine.interception import Propagation
-from whyglass.propagation.engine.linear_operations import along, joins, norm_scale, weight_place
+from whyglass.propagation.engine.linear_operations import (
+    norm_scale,
+    per_channel,
+    scales_output_channels,
+    weight_position,
+)
 from whyglass.propagation.engine.operations import MAX_POOLS
 from whyglass.propagation.lrp.composites import Composite
 from whyglass.propagation.lrp.normalisation import NORMS, layer_norm
@@ -66,7 +71,7 @@ class _Damped(torch.autograd.Function):
         if isinstance(ctx.rule, Epsilon):
             size = z if ctx.rule.plain else z.abs()
             found = torch.add(size, ctx.rule.epsilon).reciprocal_().mul_(size).mul_(found)
-        return found if scale is None else found * along(scale, found), None, None, None
+        return found if scale is None else found * per_channel(scale, found), None, None, None
 
 
 class _OverInput(torch.autograd.Function):
@@ -120,21 +125,21 @@ class Coefficients(Propagation):
                 "scaled_dot_product_attention": self._attention,
             },
         )
-        super().__init__(table, shadows=False, unsupported=unsupported, layers=layers)
+        super().__init__(table, with_baseline=False, unsupported=unsupported, layers=layers)
         self._composite, self._products = composite, products
-        self._gates: dict[int, bool] = self.memory()
-        self._sums: dict[int, tuple[Call, Rule, Tensor]] = self.memory()
+        self._gates: dict[int, bool] = self.per_tensor()
+        self._sums: dict[int, tuple[Call, Rule, Tensor]] = self.per_tensor()
         # Until there is a gate nobody asks what descends from one.
-        self._records = False
+        self._records_all = False
 
-    def made(self, call: Call, result: Any) -> None:
+    def after_call(self, call: Call, result: Any) -> None:
         """What moves a gate, or adds a constant to it, is one."""
         if stays(call) and any(id(call.leaves[place]) in self._gates for place in call.operands):
             self._mark(result)
 
     def _mark(self, result: Any) -> None:
         self._gates |= dict.fromkeys(map(id, leaves_of(result)), True)
-        self._records = True
+        self._records_all = True
 
     def _gate(self, call: Call) -> Tensor:
         result = call.run() if call.op in AS_GRADIENT else _over_input(call)
@@ -144,7 +149,7 @@ class Coefficients(Propagation):
     def _weigh(self, call: Call) -> Any:
         """Linear in its one operand: damped if there are weights with an epsilon."""
         rule = self._composite.rule(call.op, call.layer, 1, 1)
-        if isinstance(rule, Zero) or weight_place(call) is None:
+        if isinstance(rule, Zero) or weight_position(call) is None:
             return call.run()
         if not isinstance(rule, Epsilon):
             raise OtherRule
@@ -158,7 +163,7 @@ class Coefficients(Propagation):
         place = call.operands[0]
         x, rule = call.leaves[place], Zero()
         before = self._sums.get(id(x))
-        if before is not None and joins(before[0]):
+        if before is not None and scales_output_channels(before[0]):
             _, rule, x = before
         with torch.no_grad():
             y = call.run({place: x.detach()})
@@ -217,4 +222,4 @@ def _norm(call: Call) -> Tensor:
         return layer_norm(call, x, call.argument(3, "bias"))
     with torch.no_grad():
         y = call.run()
-    return Kept.apply(NORMS[call.op](call, x), y)
+    return StraightThrough.apply(NORMS[call.op](call, x), y)

@@ -13,7 +13,11 @@ from torch import Tensor
 
 from whyglass.core.errors import BadInput
 from whyglass.propagation.engine.calls import Call
-from whyglass.propagation.engine.linear_operations import along, scaled, unbiased
+from whyglass.propagation.engine.linear_operations import (
+    per_channel,
+    scale_output_channels,
+    unbiased,
+)
 from whyglass.propagation.lrp.rules import (
     PROPORTIONAL,
     Flow,
@@ -127,7 +131,7 @@ class Step:
     def _passed(self, over: Tensor) -> tuple[Tensor, ...]:
         """x W^T over: the operation's own gradient."""
         if self.scale is not None:
-            over = over.mul_(along(self.scale, over))
+            over = over.mul_(per_channel(self.scale, over))
         slopes = torch.autograd.grad(self.z, self.values, over, retain_graph=True)
         if self.weight is not None:
             # The gradient of a weighted operation is new memory, that of a sum may be `over` itself.
@@ -211,7 +215,7 @@ class Step:
         if self.shift is None or self.bias is not None:
             return self.y
         z = self.z.detach()
-        return z if self.scale is None else z * along(self.scale, z)
+        return z if self.scale is None else z * per_channel(self.scale, z)
 
     def _divided(self, flow: Flow, relevance: Tensor, z: Tensor) -> Tensor:
         """R / z, zero where z is."""
@@ -274,7 +278,7 @@ class _Terms:
 
     def _weigh(self, step: Step, flow: Flow, weight: int) -> None:
         """A weighted operation on one operand: a term a pair."""
-        w = scaled(step.call.leaves[weight].detach(), step.scale)
+        w = scale_output_channels(step.call.leaves[weight].detach(), step.scale)
         for change, weigh in flow.pairs:
             u = step.part(change)
             if u is None:

@@ -24,16 +24,16 @@ from torch import Tensor
 
 from whyglass.core.errors import BadInput
 from whyglass.propagation.engine.arguments import leaves_of
-from whyglass.propagation.engine.calls import Call, Kept, Policy, Table
+from whyglass.propagation.engine.calls import Call, Policy, StraightThrough, Table
 from whyglass.propagation.engine.interception import Propagation
 from whyglass.propagation.engine.linear_operations import (
-    along,
     bias_of,
-    joins,
     norm_scale,
     norm_shift,
+    per_channel,
+    scales_output_channels,
     unbiased,
-    weight_place,
+    weight_position,
 )
 from whyglass.propagation.engine.operations import ADDITIVE, MAX_POOLS, STRUCTURAL
 from whyglass.propagation.lrp.composites import SUMS, Composite
@@ -89,11 +89,11 @@ class Relevance(Propagation):
             },
             accepted=self._first_order,
         )
-        super().__init__(table, shadows=False, unsupported=unsupported, layers=layers)
+        super().__init__(table, with_baseline=False, unsupported=unsupported, layers=layers)
         self._composite, self._bias, self._products, self._keep = composite, bias, products, keep
-        self._depth: dict[int, int] = self.memory()
-        self._gates: dict[int, bool] = self.memory()
-        self._made: dict[int, Step] = self.memory()
+        self._depth: dict[int, int] = self.per_tensor()
+        self._gates: dict[int, bool] = self.per_tensor()
+        self._made: dict[int, Step] = self.per_tensor()
         self._deepest = 1
         self.steps: list[Step] = []
         self.targets = 1
@@ -106,7 +106,7 @@ class Relevance(Propagation):
         self.seeded += float(scores.detach().abs().sum())
         return Seed.apply(scores)
 
-    def made(self, call: Call, result: Any) -> None:
+    def after_call(self, call: Call, result: Any) -> None:
         """How deep each tensor is, and whether it is a gate."""
         operands = [id(call.leaves[place]) for place in call.operands]
         depth = max((self._depth.get(operand, 0) for operand in operands), default=0)
@@ -162,7 +162,7 @@ class Relevance(Propagation):
         y, bias = z.detach(), bias_of(call)
         share_out = self._bias == "share"
         if bias is not None:
-            bias = along(bias, y) if call.op.startswith("conv") else bias
+            bias = per_channel(bias, y) if call.op.startswith("conv") else bias
             # Where the bias shares nobody asks for the sum without it.
             y = y.add_(bias) if share_out else y + bias
         shared = bias if share_out else None
@@ -179,7 +179,7 @@ class Relevance(Propagation):
 
     def _weigh(self, call: Call) -> Any:
         """Linear in its one operand: by the composite's rule if there are weights, else a sum."""
-        weight = weight_place(call)
+        weight = weight_position(call)
         return self._sum(call) if weight is None else self._step(call, call.operands, weight=weight)
 
     def _sum(self, call: Call) -> Any:
@@ -210,7 +210,7 @@ class Relevance(Propagation):
         x = call.leaves[call.operands[0]]
         with torch.no_grad():
             y = call.run()
-        return Kept.apply(x if x.shape == y.shape else x.expand_as(y), y)
+        return StraightThrough.apply(x if x.shape == y.shape else x.expand_as(y), y)
 
     def _multiply(self, call: Call) -> Any:
         if len(call.operands) > 1:
@@ -226,8 +226,8 @@ class Relevance(Propagation):
             y = call.run({place: x.detach()})
         if isinstance(other, Tensor) and not other.all():
             # What is multiplied by zero is not used.
-            return Kept.apply(x * (other != 0), y)
-        return Kept.apply(x if x.shape == y.shape else x.expand_as(y), y)
+            return StraightThrough.apply(x * (other != 0), y)
+        return StraightThrough.apply(x if x.shape == y.shape else x.expand_as(y), y)
 
     def _split(self, call: Call) -> Any:
         """A product of two: to the signal if the other is a gate, else half to each."""
@@ -269,16 +269,16 @@ class Relevance(Propagation):
         before = self._made.get(id(x))
         scale = norm_scale(call)
         shift = norm_shift(call, scale)
-        if before is None or before.weight is None or not joins(before.call):
+        if before is None or before.weight is None or not scales_output_channels(before.call):
             if self._bias == "ignore":
-                return Kept.apply(x, y)
+                return StraightThrough.apply(x, y)
             values = (x.detach().requires_grad_(),)
             with torch.enable_grad():
-                z = values[0] * along(scale, y)
-            shift = along(shift, y)
+                z = values[0] * per_channel(scale, y)
+            shift = per_channel(shift, y)
             return self._hang(Step(self, call, (x,), values, z, y, shift, bias=shift))
         own = bias_of(before.call)
-        shift = along(shift if own is None else shift + own * scale, y)
+        shift = per_channel(shift if own is None else shift + own * scale, y)
         bias = shift if self._bias == "share" else None
         joined = replace(before, y=y, shift=shift, bias=bias, scale=scale, arrived=[])
         # A sum may have several batch norms behind it: each makes a step of its own.

@@ -16,7 +16,7 @@ from whyglass.core.inputs import Leaves, differentiable
 from whyglass.core.method import Attribution, Axiom, Method, Need, integer, positive_integer
 from whyglass.core.paper import Paper
 from whyglass.core.scorer import Rows, Scorer
-from whyglass.propagation.engine.interception import visible
+from whyglass.propagation.engine.interception import require_visible_operations
 from whyglass.propagation.moments.moments import Moments
 from whyglass.propagation.moments.random_coalitions import Players, against_sampling, antithetic
 from whyglass.propagation.moments.rules import RULES
@@ -89,7 +89,7 @@ class DASP(Method):
         integer("seed", self.seed)
 
     def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
-        visible(scorer.model)
+        require_visible_operations(scorer.model)
 
         def prepare(starts: Leaves) -> Leaves:
             if not all(map(differentiable, scorer.points)):

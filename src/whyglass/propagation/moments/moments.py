@@ -71,11 +71,11 @@ class Moments(Propagation):
     )
 
     def __init__(self, rules: Mapping[str, Rule]) -> None:
-        super().__init__(Table(None, None, decompose=False), shadows=False)
+        super().__init__(Table(None, None, decompose=False), with_baseline=False)
         self._rules = rules
         # No operation takes its plain course.
-        self._records = True
-        self._spreads: dict[int, Spread] = self.memory()
+        self._records_all = True
+        self._spreads: dict[int, Spread] = self.per_tensor()
 
     def start(self, mean: Tensor, spread: Spread) -> None:
         """From here on follow this mean."""
@@ -101,7 +101,7 @@ class Moments(Propagation):
     def _follow(self, result: Any, at_baseline: Any) -> None:
         raise NotImplementedError
 
-    def _ask(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _query(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if getattr(function, "__name__", "").strip("_") in COMPARISONS:
             self._refuse(function.__name__, "asks which of random numbers is larger, so")
         return function(*args, **kwargs)
