@@ -73,14 +73,14 @@ def fields(kind: type[Method]) -> set[str]:
 def few(inputs: Inputs) -> Any:
     """At most eight players: features where there are no more, else windows along two axes."""
     given = leaves(inputs)
-    playing = [leaf for leaf in given if leaf.is_floating_point()] or given
-    each_one = sum(leaf[0].numel() for leaf in playing) <= 8
+    with_players = [leaf for leaf in given if leaf.is_floating_point()] or given
+    each_one = sum(leaf[0].numel() for leaf in with_players) <= 8
     masks: list[Tensor] = []
     count = 0
     for leaf in given:
         shape = (1, *leaf.shape[2:]) if leaf.dim() > 3 else tuple(leaf.shape[1:])
         number = torch.full(shape, -1)
-        if any(leaf is one for one in playing):
+        if any(leaf is one for one in with_players):
             number = torch.arange(number.numel()).reshape(shape)
             if not each_one:
                 tail = shape[-1]

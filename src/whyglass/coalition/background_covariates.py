@@ -1,8 +1,8 @@
-"""What a background row has in place of a player, as columns that take up what differs by it.
+"""Covariates of the background rows, which a regression on coalitions fits beside them.
 
-A play meets one alternative of the masker, and how that differs from the others is noise to a
-regression on coalitions. Centred over the alternatives these columns take it up and, over all plays,
-leave what is explained as it was.
+An evaluation meets one background row, and how that row differs from the others is noise to the
+regression. The covariates are centred over the background: they take up this noise and, over all
+evaluations, leave the values of the players as they are.
 """
 
 from __future__ import annotations
@@ -11,38 +11,41 @@ import numpy as np
 import torch
 from torch import Tensor
 
-STEPS = 15
+QUANTILES = 15
 
 
 def as_key(coordinates: Tensor | None) -> bytes | None:
-    """(A, n) float64 numbers, to be compared and remembered."""
+    """The float64 coordinates (A, n) as bytes, which a cache can compare."""
     return None if coordinates is None else coordinates.numpy().tobytes()
 
 
-def departures(key: bytes | None, n: int, most: int) -> list[list[Tensor]]:
-    """Columns (A, E) of each player: its coordinate, and with that steps at 15 of its quantiles.
+def covariates(key: bytes | None, n: int, most: int) -> list[list[Tensor]]:
+    """The sets of covariates that have at most `most` columns, the smaller first.
 
-    The kinds that come to `most` columns or fewer for all players; none without coordinates.
+    A set holds columns (A, E) for each of n players: its coordinate alone, or with that the indicators
+    of 15 of its quantiles. There is no set without coordinates.
     """
     if key is None:
         return []
-    spots = torch.from_numpy(np.frombuffer(key).reshape(-1, n).copy())
-    found = ([_columns(spot, steps) for spot in spots.T] for steps in (0, STEPS))
-    return [kind for kind in found if sum(columns.shape[1] for columns in kind) <= most]
+    coordinates = torch.from_numpy(np.frombuffer(key).reshape(-1, n).copy())
+    sets = ([_columns(one, number) for one in coordinates.T] for number in (0, QUANTILES))
+    return [columns for columns in sets if sum(one.shape[1] for one in columns) <= most]
 
 
-def times(presence: Tensor, kind: list[Tensor], which: Tensor) -> Tensor:
-    """(S, E): the columns of each play's alternative (S,), times (S, n) how far a player counts."""
-    return torch.cat([presence[:, i : i + 1] * columns[which] for i, columns in enumerate(kind)], 1)
+def covariate_columns(presence: Tensor, columns: list[Tensor], background_rows: Tensor) -> Tensor:
+    """(S, E): the covariates of each evaluation's background row, times a player's presence (S, n)."""
+    return torch.cat(
+        [presence[:, i : i + 1] * own[background_rows] for i, own in enumerate(columns)], 1
+    )
 
 
-def _columns(spot: Tensor, steps: int) -> Tensor:
-    levels = torch.arange(1, steps + 1, dtype=torch.float64) / (steps + 1)
-    above = spot[:, None] > spot.quantile(levels).unique()
-    about = torch.cat([spot[:, None], above.double()], 1)
-    about -= about.mean(0)
-    spread = about.std(0, correction=0)
-    about = about[:, spread > 0] / spread[spread > 0]
+def _columns(coordinate: Tensor, quantiles: int) -> Tensor:
+    levels = torch.arange(1, quantiles + 1, dtype=torch.float64) / (quantiles + 1)
+    above = coordinate[:, None] > coordinate.quantile(levels).unique()
+    columns = torch.cat([coordinate[:, None], above.double()], 1)
+    columns -= columns.mean(0)
+    deviation = columns.std(0, correction=0)
+    columns = columns[:, deviation > 0] / deviation[deviation > 0]
     # Orthogonal and of even size, without those that follow from the others.
-    own, sizes, _ = torch.linalg.svd(about, full_matrices=False)
-    return own[:, sizes > 1e-6 * sizes.sum()] * len(spot) ** 0.5
+    basis, sizes, _ = torch.linalg.svd(columns, full_matrices=False)
+    return basis[:, sizes > 1e-6 * sizes.sum()] * len(coordinate) ** 0.5

@@ -1,4 +1,4 @@
-"""What every method of coalitions shares: players and a masker in, a game, painted values out."""
+"""The base of every method of coalitions: it makes the game and spreads values over features."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from whyglass.coalition.game.game import Game
 from whyglass.coalition.game.maskers import Masker, masker
-from whyglass.coalition.game.players import Players, Team, gather, narrow
+from whyglass.coalition.game.players import FeatureGroups, Players, feature_groups, to_result_dtype
 from whyglass.core.baseline import Baseline
 from whyglass.core.checks import Check, completeness, precision, relative_error, worst_target
 from whyglass.core.method import (
@@ -67,46 +67,47 @@ class CoalitionMethod(Method):
 
     @abstractmethod
     def estimate(self, game: Game) -> Estimate:
-        """What each player gets, from values of coalitions alone."""
+        """The values of the players, from values of coalitions alone."""
 
-    def absence(self, baseline: Baseline, scorer: Scorer, team: Team) -> Masker:
-        """What stands for absent players."""
-        return masker(baseline, scorer, team)
+    def absence(self, baseline: Baseline, scorer: Scorer, groups: FeatureGroups) -> Masker:
+        """The masker that stands for absent players."""
+        return masker(baseline, scorer, groups)
 
-    def ready(self, team: Team, absent: Masker) -> None:
+    def ready(self, groups: FeatureGroups, absent: Masker) -> None:
         """Refuse settings that do not suit the players, before the model runs."""
 
     def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
-        def prepare() -> tuple[Team, Masker]:
-            team = gather(self.players, scorer)
-            absent = self.absence(baseline, scorer, team)
-            self.ready(team, absent)
-            return team, absent
+        def prepare() -> tuple[FeatureGroups, Masker]:
+            groups = feature_groups(self.players, scorer)
+            absent = self.absence(baseline, scorer, groups)
+            self.ready(groups, absent)
+            return groups, absent
 
         # Around a layer the points are known only after the model ran.
         early = prepare() if scorer.layer is None else None
         here = scorer.at_inputs(gradient=False)
-        team, absent = early or prepare()
-        game = Game(scorer, absent, team, here)
-        found = self.estimate(game)
+        groups, absent = early or prepare()
+        game = Game(scorer, absent, groups, here)
+        estimate = self.estimate(game)
         many, point = scorer.many, scorer.points[0]
         values, errors = (
-            narrow(part if many else part[..., 0], point) for part in (found.values, found.errors)
+            to_result_dtype(part if many else part[..., 0], point)
+            for part in (estimate.values, estimate.errors)
         )
         empty = (game.empty if many else game.empty[:, 0]).to(here.scores)
-        checks = list(found.checks)
+        checks = list(estimate.checks)
         if self.adds_up:
-            exact = found.values if many else found.values[..., 0]
+            exact = estimate.values if many else estimate.values[..., 0]
             checks.insert(0, completeness((exact,), here.scores.cpu(), empty.cpu(), TOLERANCE))
         return Attribution(
-            team.paint(found.values, scorer.points, many),
+            groups.spread_over_features(estimate.values, scorer.points, many),
             here.scores,
             empty,
             absent.start,
-            team.paint(found.errors, scorer.points, many),
+            groups.spread_over_features(estimate.errors, scorer.points, many),
             checks=checks,
-            notes=found.notes,
-            players=team.masks,
+            notes=estimate.notes,
+            players=groups.masks,
             player_values=values.to(here.scores.device),
             player_std_error=errors.to(here.scores.device),
         )
@@ -143,8 +144,8 @@ class SampledCoalitions(CoalitionMethod):
         """The check "sampling error" of (B, n, K)."""
         return precision((values,), (errors,), True, self.tol or 0.25)
 
-    def loose(self, values: Tensor, errors: Tensor, active: Tensor) -> Tensor:
-        """Those of the active rows (R,), with values (R, n, K), that are not exact enough yet."""
+    def unfinished(self, values: Tensor, errors: Tensor, active: Tensor) -> Tensor:
+        """The active rows (R,), with values (R, n, K), whose errors are larger than `tol` allows."""
         if self.tol is None:
             return active
         error = worst_target(relative_error((values,), (errors,), True))

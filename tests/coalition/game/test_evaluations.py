@@ -1,4 +1,4 @@
-"""Plays made ready, and plans kept from call to call."""
+"""Evaluations made ready, and plans kept from call to call."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from tests.coalition.games import lookup, ones, random_table
 from whyglass import LIME, KernelSHAP, PermutationShapley
-from whyglass.coalition.game import evaluations as plays
-from whyglass.coalition.game.evaluations import Plays, kept
+from whyglass.coalition.game.evaluations import MOST_CACHED, Evaluations, cached_plan
 from whyglass.coalition.local import lime
 
 
@@ -17,38 +16,41 @@ from whyglass.coalition.local import lime
 @given(
     n=st.integers(1, 40), size=st.integers(0, 60), count=st.integers(1, 3), seed=st.integers(0, 99)
 )
-def test_each_play_is_evaluated_once_and_found_again(
+def test_each_evaluation_is_asked_once_and_put_in_place(
     n: int, size: int, count: int, seed: int
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     coalitions = torch.rand(size, min(n, 3), generator=generator) < 0.5
     coalitions = coalitions[:, torch.arange(n) % 3 % coalitions.shape[1]]
-    which = torch.randint(count, (size,), generator=generator)
-    made = Plays(coalitions, which)
+    background_rows = torch.randint(count, (size,), generator=generator)
+    made = Evaluations(coalitions, background_rows)
     inside = [
         (*row, at)
-        for row, at in zip(coalitions.tolist(), which.tolist(), strict=True)
+        for row, at in zip(coalitions.tolist(), background_rows.tolist(), strict=True)
         if 0 < sum(row) < n
     ]
-    asked = [(*c, w) for c, w in zip(made.coalitions.tolist(), made.which.tolist(), strict=True)]
+    asked = [
+        (*c, w)
+        for c, w in zip(made.coalitions.tolist(), made.background_rows.tolist(), strict=True)
+    ]
     assert len(asked) == len(set(asked))
     assert set(asked) == set(inside)
-    # A worth that tells everything apart comes back at each play's own place.
+    # A worth that tells everything apart comes back at each evaluation's own place.
     code = torch.randn(n, generator=generator).double()
-    scores = made.coalitions.double() @ code + 100 * made.which
-    found = made.spread(
+    scores = made.coalitions.double() @ code + 100 * made.background_rows
+    result = made.expand(
         scores[None, :, None],
         code.sum().reshape(1, 1),
         100 * torch.arange(count).double()[None, :, None],
     )
-    expected = coalitions.double() @ code + 100 * which * (coalitions.sum(1) < n)
-    torch.testing.assert_close(found[0, :, 0], expected)
+    expected = coalitions.double() @ code + 100 * background_rows * (coalitions.sum(1) < n)
+    torch.testing.assert_close(result[0, :, 0], expected)
 
 
 def test_the_last_four_small_results_are_kept() -> None:
     made: list[int] = []
 
-    @kept
+    @cached_plan
     def square(x: int) -> int:
         made.append(x)
         return x * x
@@ -60,7 +62,7 @@ def test_the_last_four_small_results_are_kept() -> None:
     assert square(1, 1) == 1
     assert made[4:] == [5, 1]
     for _ in range(2):
-        square(plays.MOST_KEPT + 1, 7)
+        square(MOST_CACHED + 1, 7)
     assert made[6:] == [7, 7]
 
 
@@ -81,10 +83,10 @@ def test_kept_plans_change_no_answer() -> None:
     first = [method(lookup(table), ones(n)) for method in methods]
     for method in methods:
         method(lookup(random_table(7, 1)), ones(n, rows=3))
-    for method, found in zip(methods, first, strict=True):
+    for method, result in zip(methods, first, strict=True):
         again = method(lookup(table), ones(n))
-        assert torch.equal(again.values, found.values), method
-        assert torch.equal(again.std_error, found.std_error), method
+        assert torch.equal(again.values, result.values), method
+        assert torch.equal(again.std_error, result.std_error), method
 
 
 def test_a_kernel_that_changes_is_asked_again() -> None:

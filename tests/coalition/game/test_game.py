@@ -22,15 +22,15 @@ from whyglass import (
 )
 from whyglass.coalition.game.game import Game, members
 from whyglass.coalition.game.maskers import masker
-from whyglass.coalition.game.players import gather
+from whyglass.coalition.game.players import feature_groups
 from whyglass.core.scorer import Scorer
 
 
 def game_of(model: Any, x: Any, baseline: Any = None, players: Any = None, **more: Any) -> Game:
     scorer = Scorer(model, x, gradient=False, **more)
-    team = gather(players, scorer)
-    absent = masker(baseline, scorer, team)
-    return Game(scorer, absent, team, scorer.at_inputs(False))
+    groups = feature_groups(players, scorer)
+    absent = masker(baseline, scorer, groups)
+    return Game(scorer, absent, groups, scorer.at_inputs(False))
 
 
 def rows(count: int, columns: int = 4, seed: int = 0) -> Tensor:
@@ -48,23 +48,23 @@ class TestValue:
     def test_against_a_baseline_row(self) -> None:
         x, other = rows(3), rows(1, seed=1)
         coalitions = members(torch.arange(16), 4)
-        found = game_of(bent, x, other).value(coalitions)
+        result = game_of(bent, x, other).value(coalitions)
         for s, row in itertools.product(range(16), range(3)):
             expected = bent(torch.where(coalitions[s], x[row], other[0])[None])[0]
-            torch.testing.assert_close(found[row, s, 0], expected)
+            torch.testing.assert_close(result[row, s, 0], expected)
 
     def test_every_background_row_counts_the_same(self) -> None:
         x, data = rows(3), rows(5, seed=1)
         coalitions = members(torch.arange(16), 4)
         game = game_of(bent, x, Background(data))
-        found = game.value(coalitions)
+        result = game.value(coalitions)
         for s, row in itertools.product(range(16), range(3)):
             expected = bent(torch.where(coalitions[s], x[row], data)).mean()
-            torch.testing.assert_close(found[row, s, 0], expected)
-        torch.testing.assert_close(game.every(), found)
+            torch.testing.assert_close(result[row, s, 0], expected)
+        torch.testing.assert_close(game.all_values(), result)
         torch.testing.assert_close(game.empty[:, 0], bent(data).mean().expand(3))
 
-    def test_no_play_is_evaluated_twice(self) -> None:
+    def test_no_evaluation_is_made_twice(self) -> None:
         x, data = rows(2), rows(3, seed=1)
         seen: list[bytes] = []
 
@@ -86,10 +86,10 @@ class TestValue:
         game.value(members(torch.tensor([3]), 4))
         spent = game.scorer.cost.evaluations
         kept = torch.tensor([1, 3])
-        found = game.value(members(torch.tensor([3, 5]), 4), kept)
+        result = game.value(members(torch.tensor([3, 5]), 4), kept)
         assert game.scorer.cost.evaluations == spent + 2
         whole = game_of(bent, rows(4)).value(members(torch.tensor([3, 5]), 4))
-        torch.testing.assert_close(found, whole[kept])
+        torch.testing.assert_close(result, whole[kept])
 
     @pytest.mark.parametrize("players", [5, 40, 70])
     def test_many_players_have_keys_of_their_own(self, players: int) -> None:
@@ -107,31 +107,31 @@ class TestPlayers:
     """Who stands or falls together."""
 
     def test_channels_of_an_image_go_together(self) -> None:
-        team = gather(
+        groups = feature_groups(
             None, Scorer(lambda x: x.sum((1, 2, 3)), torch.rand(2, 3, 4, 5), gradient=False)
         )
-        assert team.count == 20
-        assert team.masks[0].shape == (1, 4, 5)
+        assert groups.count == 20
+        assert groups.masks[0].shape == (1, 4, 5)
 
     def test_windows(self) -> None:
         scorer = Scorer(lambda x: x.sum((1, 2, 3)), torch.rand(2, 3, 5, 8), gradient=False)
-        team = gather(2, scorer)
-        assert team.count == 4
-        assert team.masks[0][0].tolist() == [[0] * 4 + [1] * 4] * 3 + [[2] * 4 + [3] * 4] * 2
+        groups = feature_groups(2, scorer)
+        assert groups.count == 4
+        assert groups.masks[0][0].tolist() == [[0] * 4 + [1] * 4] * 3 + [[2] * 4 + [3] * 4] * 2
 
     def test_values_are_spread_over_the_features_and_add_up(self) -> None:
         x, groups = rows(3), (0, 1, 0, -1)
-        found = ExactShapley(players=groups)(bent, x)
-        assert found.player_values is not None
-        assert found.player_values.shape == (3, 2)
-        torch.testing.assert_close(found.values[:, 0], found.player_values[:, 0] / 2)
-        torch.testing.assert_close(found.values[:, 1], found.player_values[:, 1])
-        torch.testing.assert_close(found.values[:, 2], found.values[:, 0])
-        assert not found.values[:, 3].any()
-        torch.testing.assert_close(found.values.sum(1), found.score - found.baseline_score)
+        result = ExactShapley(players=groups)(bent, x)
+        assert result.player_values is not None
+        assert result.player_values.shape == (3, 2)
+        torch.testing.assert_close(result.values[:, 0], result.player_values[:, 0] / 2)
+        torch.testing.assert_close(result.values[:, 1], result.player_values[:, 1])
+        torch.testing.assert_close(result.values[:, 2], result.values[:, 0])
+        assert not result.values[:, 3].any()
+        torch.testing.assert_close(result.values.sum(1), result.score - result.baseline_score)
         # What no player holds is present even where nobody is.
         alone = torch.tensor([0.0, 0.0, 0.0, 1.0]) * x
-        torch.testing.assert_close(found.baseline_score, bent(alone))
+        torch.testing.assert_close(result.baseline_score, bent(alone))
 
     def test_a_mask_of_an_image_with_and_without_channels(self) -> None:
         x = torch.rand(2, 3, 4, 4, dtype=torch.float64)
@@ -148,11 +148,11 @@ class TestPlayers:
     def test_two_inputs_with_masks_of_their_own(self) -> None:
         network = ZOO["two-inputs"]
         model, x = network.make(), network.inputs()
-        found = ExactShapley(players=((0, 0, 1, 1), (-1, -1, -1)))(model, x)
-        assert found.player_values.shape == (3, 2)
-        assert not found.values[1].any()
-        torch.testing.assert_close(found.values[0].sum(1), found.score - found.baseline_score)
-        assert isinstance(found.players, tuple)
+        result = ExactShapley(players=((0, 0, 1, 1), (-1, -1, -1)))(model, x)
+        assert result.player_values.shape == (3, 2)
+        assert not result.values[1].any()
+        torch.testing.assert_close(result.values[0].sum(1), result.score - result.baseline_score)
+        assert isinstance(result.players, tuple)
 
     @pytest.mark.parametrize(
         ("players", "words"),
@@ -178,12 +178,12 @@ class TestPlayers:
             ExactShapley()(lambda x: x.sum(1), torch.rand(1, 21))
 
     def test_the_mask_travels_with_the_explanation(self, tmp_path: Any) -> None:
-        found = ExactShapley(players=2)(ZOO["gap-cnn"].make(), ZOO["gap-cnn"].inputs())
-        assert isinstance(found.players, Tensor)
-        found.save(tmp_path / "it.safetensors")
+        result = ExactShapley(players=2)(ZOO["gap-cnn"].make(), ZOO["gap-cnn"].inputs())
+        assert isinstance(result.players, Tensor)
+        result.save(tmp_path / "it.safetensors")
         again = Explanation.load(tmp_path / "it.safetensors")
-        assert torch.equal(again.players, found.players)
-        assert torch.equal(again.player_values, found.player_values)
+        assert torch.equal(again.players, result.players)
+        assert torch.equal(again.player_values, result.player_values)
 
 
 class TestAbsence:
@@ -192,22 +192,22 @@ class TestAbsence:
     def test_blur_is_a_baseline_row(self) -> None:
         network = ZOO["gap-cnn"]
         model, x = network.make(), network.inputs()
-        found = ExactShapley(players=2)(model, x, target=1, baseline=Blur(1.0))
+        result = ExactShapley(players=2)(model, x, target=1, baseline=Blur(1.0))
         with torch.no_grad():
-            torch.testing.assert_close(found.baseline_score, model(Blur(1.0)(x))[:, 1])
+            torch.testing.assert_close(result.baseline_score, model(Blur(1.0)(x))[:, 1])
 
     @pytest.mark.parametrize("neighbours", [1, 3, 8, 20])
     def test_the_nearest_rows(self, neighbours: int) -> None:
         x, data = rows(2), 3 * rows(8, seed=1)
         game = game_of(bent, x, Conditional(data, neighbours))
         coalitions = members(torch.arange(1, 15), 4)
-        found = game.value(coalitions)
+        result = game.value(coalitions)
         for s, row in itertools.product(range(14), range(2)):
             kept = coalitions[s]
             away = ((data - x[row]) / data.std(0, correction=0))[:, kept].norm(dim=1)
             near = data[away.argsort()[:neighbours]]
             expected = bent(torch.where(kept, x[row], near)).mean()
-            torch.testing.assert_close(found[row, s, 0], expected)
+            torch.testing.assert_close(result[row, s, 0], expected)
         torch.testing.assert_close(game.empty[:, 0], bent(data).mean().expand(2))
 
     def test_gaussian_moves_the_data_along_the_regression(self) -> None:
@@ -228,20 +228,22 @@ class TestAbsence:
     def test_gaussian_of_independent_columns_is_the_background(self) -> None:
         data = torch.tensor(list(itertools.product([-1.0, 1.0], repeat=4)), dtype=torch.float64)
         x = rows(2)
-        found = ExactShapley()(bent, x, baseline=Gaussian(data)).values
-        torch.testing.assert_close(found, ExactShapley()(bent, x, baseline=Background(data)).values)
+        result = ExactShapley()(bent, x, baseline=Gaussian(data)).values
+        torch.testing.assert_close(
+            result, ExactShapley()(bent, x, baseline=Background(data)).values
+        )
 
     def test_a_mask_token(self) -> None:
         network = ZOO["tokens"]
         model, ids = network.make(), network.inputs()
         assert isinstance(ids, Tensor)
-        found = ExactShapley()(model, ids, baseline=7)
-        assert found.values.shape == ids.shape
-        assert found.values.any()
-        assert not found.notes
+        result = ExactShapley()(model, ids, baseline=7)
+        assert result.values.shape == ids.shape
+        assert result.values.any()
+        assert not result.notes
         with torch.no_grad():
-            empty = model(torch.full_like(ids, 7)).gather(1, found.classes[:, None])[:, 0]
-        torch.testing.assert_close(found.baseline_score, empty)
+            empty = model(torch.full_like(ids, 7)).gather(1, result.classes[:, None])[:, 0]
+        torch.testing.assert_close(result.baseline_score, empty)
 
     def test_tokens_taken_out(self) -> None:
         seen: list[Tensor] = []
@@ -289,8 +291,8 @@ class TestAbsence:
     "baseline", [0.0, Background(rows(5, seed=1)), Conditional(rows(9, seed=2), neighbours=3)]
 )
 @pytest.mark.parametrize("most", [1, 2, 4, 5, 11])
-def test_pieces_may_end_within_a_play(baseline: Any, most: int) -> None:
-    """Where memory runs out midway, pieces are no longer whole plays of the three rows."""
+def test_pieces_may_end_within_an_evaluation(baseline: Any, most: int) -> None:
+    """Where memory runs out midway, pieces are no longer whole evaluations of the three rows."""
 
     def model(given: Tensor) -> Tensor:
         return (given[:, 0] * given[:, 1]).sin() + given[:, 2] * given[:, 3]
@@ -300,6 +302,8 @@ def test_pieces_may_end_within_a_play(baseline: Any, most: int) -> None:
             raise torch.OutOfMemoryError
         return model(given)
 
-    plays, x = members(torch.arange(1, 15), 4), rows(3)
+    coalitions, x = members(torch.arange(1, 15), 4), rows(3)
     whole, pieces = (game_of(f, x, baseline, batch_size=64) for f in (model, small))
-    torch.testing.assert_close(pieces.value(plays), whole.value(plays), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        pieces.value(coalitions), whole.value(coalitions), rtol=0, atol=1e-12
+    )

@@ -65,11 +65,11 @@ def test_pixel_by_pixel(size: tuple[int, int]) -> None:
     images, keep = draw(1, 2, 3, *size), patches(*size, seed=3).expand(2, 1, *size).clone()
     keep[1] = patches(*size, seed=4)
     keep[:, :, 0, 0] = True
-    found = inpaint(images, keep)
+    result = inpaint(images, keep)
     for row in range(2):
         for channel in range(3):
             expected = naive(images[row, channel].numpy(), keep[row, 0].numpy())
-            torch.testing.assert_close(found[row, channel], torch.from_numpy(expected))
+            torch.testing.assert_close(result[row, channel], torch.from_numpy(expected))
 
 
 def test_near_the_harmonic_filling() -> None:
@@ -87,8 +87,8 @@ def test_near_the_harmonic_filling() -> None:
             k, m = np.clip(i + di, 0, size - 1), np.clip(j + dj, 0, size - 1)
             matrix[i * size + j, k * size + m] -= 0.25
     solved = torch.from_numpy(np.linalg.solve(matrix, right)).reshape(size, size)
-    found = inpaint(image[None, None], keep[None, None])[0, 0]
-    off = (found - solved)[~keep].abs()
+    result = inpaint(image[None, None], keep[None, None])[0, 0]
+    off = (result - solved)[~keep].abs()
     assert off.mean() < 0.03 * image.std()
     assert off.max() < 0.15 * image.std()
 
@@ -96,10 +96,10 @@ def test_near_the_harmonic_filling() -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
 def test_what_is_present_stays_and_a_constant_image_too(dtype: torch.dtype) -> None:
     images, keep = draw(0, 2, 3, 21, 30).to(dtype), patches(21, 30)
-    found = inpaint(images, keep)
-    assert found.dtype == dtype
-    assert torch.equal(found[:, :, keep[0, 0]], images[:, :, keep[0, 0]])
-    assert not torch.equal(found, images)
+    result = inpaint(images, keep)
+    assert result.dtype == dtype
+    assert torch.equal(result[:, :, keep[0, 0]], images[:, :, keep[0, 0]])
+    assert not torch.equal(result, images)
     flat = torch.full((1, 1, 21, 30), 0.7, dtype=dtype)
     torch.testing.assert_close(inpaint(flat, keep), flat)
     assert torch.equal(inpaint(images, torch.ones_like(keep)), images)
@@ -118,8 +118,8 @@ def test_linear_and_between_the_extremes_of_what_is_present() -> None:
 
 def test_nothing_present_is_the_mean_colour() -> None:
     images = draw(0, 2, 3, 9, 9)
-    found = inpaint(images, torch.zeros(2, 1, 9, 9, dtype=torch.bool))
-    torch.testing.assert_close(found, images.mean((2, 3), keepdim=True).expand_as(images))
+    result = inpaint(images, torch.zeros(2, 1, 9, 9, dtype=torch.bool))
+    torch.testing.assert_close(result, images.mean((2, 3), keepdim=True).expand_as(images))
 
 
 def test_in_a_game_of_windows() -> None:
@@ -130,8 +130,8 @@ def test_in_a_game_of_windows() -> None:
     def model(images: Tensor) -> Tensor:
         return (images * weights).sum((1, 2, 3)).tanh()
 
-    found = ExactShapley(players=2)(model, x, baseline=Inpaint())
-    mask = found.players[0]
+    result = ExactShapley(players=2)(model, x, baseline=Inpaint())
+    mask = result.players[0]
     table = []
     for number in range(16):
         keep = torch.tensor([number >> player & 1 > 0 for player in range(4)])[mask]
@@ -139,10 +139,10 @@ def test_in_a_game_of_windows() -> None:
     from whyglass.coalition.shapley.exact_shapley import shapley
 
     expected = shapley(torch.stack(table, 1)[..., None], 4)[..., 0]
-    torch.testing.assert_close(found.player_values, expected)
+    torch.testing.assert_close(result.player_values, expected)
     mean = x.mean((2, 3), keepdim=True).expand_as(x)
-    torch.testing.assert_close(found.baseline, mean)
-    torch.testing.assert_close(found.baseline_score, model(mean))
+    torch.testing.assert_close(result.baseline, mean)
+    torch.testing.assert_close(result.baseline_score, model(mean))
     flat = ExactShapley(players=2)(model, torch.full_like(x, 0.3), baseline=Inpaint())
     assert flat.values.abs().max() < 1e-12
 
@@ -150,9 +150,9 @@ def test_in_a_game_of_windows() -> None:
 def test_channels_may_be_players() -> None:
     x = draw(1, 1, 2, 4, 4)
     mask = torch.arange(2)[:, None, None].expand(2, 4, 4)
-    found = ExactShapley(players=mask)(lambda g: (g**2).sum((1, 2, 3)), x, baseline=Inpaint())
+    result = ExactShapley(players=mask)(lambda g: (g**2).sum((1, 2, 3)), x, baseline=Inpaint())
     gains = (x - x.mean((2, 3), keepdim=True)).square().sum((2, 3))
-    torch.testing.assert_close(found.player_values, gains)
+    torch.testing.assert_close(result.player_values, gains)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from tests.coalition.games import lookup, ones, profit, random_table, sickness
 from tests.coalition.shapley.test_permutation_shapley import knotted, rows
 from tests.zoo.networks import ZOO
 from whyglass import Background, BadInput, ExactShapley, KernelSHAP, Several
-from whyglass.coalition.background_covariates import as_key, departures
+from whyglass.coalition.background_covariates import as_key, covariates
 from whyglass.coalition.shapley.pair_regression import PairRegression, from_rows, triples
 from whyglass.coalition.shapley.paired_sampling import Sample, allocate, draw, sampled, strata
 
@@ -155,7 +155,7 @@ def test_columns_of_the_background_leave_the_values_those_of_the_game(kind: int)
     """Drawn all, they are orthogonal to memberships; of some, it is plain weighted least squares."""
     x, data = rows(1, 0), rows(6, 1)
     whole, _ = sampled(0, 5, 6, 10**6, (1.0, 1.0), 0)
-    away = departures(as_key(data), 5, 100)[kind]
+    away = covariates(as_key(data), 5, 100)[kind]
     columns = from_rows(whole, away)
     z = whole.members.double()
     z = z - z.mean(1, keepdim=True)
@@ -164,9 +164,10 @@ def test_columns_of_the_background_leave_the_values_those_of_the_game(kind: int)
     some, _ = sampled(0, 5, 6, 60, (1.0, 1.0), 0)
     for drawn in (whole, some):
         points = [
-            knotted(torch.where(m, x, data[drawn.which])) for m in (drawn.members, ~drawn.members)
+            knotted(torch.where(m, x, data[drawn.background_rows]))
+            for m in (drawn.members, ~drawn.members)
         ]
-        change = knotted(x) - knotted(data)[drawn.which]
+        change = knotted(x) - knotted(data)[drawn.background_rows]
         uneven = (2 * drawn.members.double().mean(1) - 1) * change
         response = ((points[0] - points[1] - uneven) / 2)[:, None]
         more = from_rows(drawn, away)
@@ -184,9 +185,9 @@ def test_columns_of_the_background_leave_the_values_those_of_the_game(kind: int)
 
 def test_fewer_pairs_than_unknowns_give_the_least_values_that_fit() -> None:
     n, layers = 6, strata(6, 1)
-    members, which = draw(layers[1], n, 1, 3, 0)
+    members, background_rows = draw(layers[1], n, 1, 3, 0)
     responses = torch.randn(1, 3, 1, dtype=torch.float64)
-    few = Sample(members, which, layers[1:2], [3])
+    few = Sample(members, background_rows, layers[1:2], [3])
     found, _ = PairRegression(few).solve(responses)
     z = members.double()
     z = (z - z.mean(1, keepdim=True)).numpy()
@@ -198,11 +199,11 @@ def test_strata_hold_all_pairs() -> None:
     for n in range(2, 10):
         assert sum(layer.total for layer in strata(n, 3)) == 3 * (2 ** (n - 1) - 1)
         for layer in strata(n, 3):
-            members, which = draw(layer, n, 3, layer.total, 0)
+            members, background_rows = draw(layer, n, 3, layer.total, 0)
             assert (members.sum(1) == layer.size).all()
             pairs = {
                 (min(tuple(m), tuple(1 - e for e in m)), b)
-                for m, b in zip(members.long().tolist(), which.tolist(), strict=True)
+                for m, b in zip(members.long().tolist(), background_rows.tolist(), strict=True)
             }
             assert len(pairs) == layer.total
 

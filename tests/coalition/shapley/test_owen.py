@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tests.coalition.games import lookup, ones, random_table, worth_of
 from whyglass import BadInput, ExactShapley, Owen, PermutationShapley
-from whyglass.coalition.game.players import Team
+from whyglass.coalition.game.players import FeatureGroups
 from whyglass.coalition.shapley.owen import halves
 
 
@@ -74,10 +74,10 @@ def test_one_group_is_no_group() -> None:
 
 
 def test_halves_of_a_table_and_an_image() -> None:
-    assert halves(Team(5, (torch.arange(5),))) == ((0, 1), (2, (3, 4)))
-    image = Team(8, (torch.arange(8).reshape(1, 2, 4),))
+    assert halves(FeatureGroups(5, (torch.arange(5),))) == ((0, 1), (2, (3, 4)))
+    image = FeatureGroups(8, (torch.arange(8).reshape(1, 2, 4),))
     assert halves(image) == (((0, 1), (4, 5)), ((2, 3), (6, 7)))
-    two = Team(3, (torch.arange(2), torch.tensor([2, -1])))
+    two = FeatureGroups(3, (torch.arange(2), torch.tensor([2, -1])))
     assert halves(two) == [(0, 1), 2]
 
 

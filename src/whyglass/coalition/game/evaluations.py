@@ -1,7 +1,7 @@
-"""Plays, made ready before any model is asked, and plans of them kept from call to call.
+"""Evaluations, made ready before any model is asked, and a cache of plans from call to call.
 
-What a sample looks like depends on the number of players, the alternatives and the settings alone: a
-data set explained in a thousand batches has one plan.
+What a sample looks like depends on the number of players, the size of the background and the settings
+alone: a data set explained in a thousand batches has one plan.
 """
 
 from __future__ import annotations
@@ -18,52 +18,56 @@ from torch import Tensor
 P = ParamSpec("P")
 T = TypeVar("T")
 
-MOST_KEPT = 2**20
+MOST_CACHED = 2**20
 
 
-class Plays:
-    """S coalitions (S, n), each with its alternative of the masker (S,).
+class Evaluations:
+    """S coalitions (S, n), each with the number of one background row (S,).
 
-    `coalitions` (D, n) and `which` (D,) are those to evaluate: each once, in the order of their `keys`,
-    and without the coalitions of everybody and nobody.
+    `coalitions` (D, n) and `background_rows` (D,) are those to evaluate: each once, in the order of
+    their `keys`, and without the coalitions of everybody and nobody.
     """
 
-    def __init__(self, coalitions: Tensor, which: Tensor) -> None:
+    def __init__(self, coalitions: Tensor, background_rows: Tensor) -> None:
         sizes = coalitions.sum(1)
         nobody, everybody = sizes == 0, sizes == coalitions.shape[1]
         between = (~(nobody | everybody)).nonzero()[:, 0]
-        coalitions, at = coalitions[between], which[between]
+        coalitions, rows = coalitions[between], background_rows[between]
         self.keys, first, place = np.unique(
-            _keys(coalitions, at), return_index=True, return_inverse=True
+            _keys(coalitions, rows), return_index=True, return_inverse=True
         )
-        self.coalitions, self.which = coalitions[first], at[first]
-        self._place = torch.where(everybody, len(first), len(first) + 1 + which)
+        self.coalitions, self.background_rows = coalitions[first], rows[first]
+        self._place = torch.where(everybody, len(first), len(first) + 1 + background_rows)
         self._place[between] = torch.from_numpy(place.reshape(-1))
 
-    def spread(self, scores: Tensor, full: Tensor, empties: Tensor) -> Tensor:
-        """(R, S, K): what each play is worth, from (R, D, K), (R, K) and (R, A, K) by alternative."""
+    def expand(self, scores: Tensor, full: Tensor, empties: Tensor) -> Tensor:
+        """(R, S, K): the score of each evaluation.
+
+        From the distinct scores (R, D, K), those of everybody (R, K), and those of nobody with each
+        background row (R, A, K).
+        """
         return torch.cat([scores, full[:, None], empties], 1)[:, self._place]
 
 
-def _keys(coalitions: Tensor, which: Tensor) -> NDArray[Any]:
-    """One comparable key a play: a number where 64 bits hold it."""
+def _keys(coalitions: Tensor, background_rows: Tensor) -> NDArray[Any]:
+    """One comparable key for each evaluation: a number where 64 bits hold it."""
     bits = np.packbits(coalitions.numpy(), axis=1)
     size = 8 if bits.shape[1] <= 4 else bits.shape[1] + 4
     whole = np.zeros((len(bits), size), np.uint8)
     whole[:, : bits.shape[1]] = bits
-    whole[:, -4:] = which.numpy().astype("<u4")[:, None].view(np.uint8)
+    whole[:, -4:] = background_rows.numpy().astype("<u4")[:, None].view(np.uint8)
     return whole.view(np.uint64 if size == 8 else np.dtype((np.void, size)))[:, 0]
 
 
-def kept(make: Callable[P, T]) -> Callable[Concatenate[float, P], T]:
-    """Remember the last four results, unless they hold more numbers, the first argument, than is worth.
+def cached_plan(make: Callable[P, T]) -> Callable[Concatenate[float, P], T]:
+    """A cache of the last four results of `make`, which nobody may change.
 
-    Nobody may change what is returned.
+    The new first argument is how many numbers a result holds: one with too many is not remembered.
     """
-    recent = lru_cache(maxsize=4)(make)
+    cached = lru_cache(maxsize=4)(make)
 
     @wraps(make)
-    def found(numbers: float, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return (recent if numbers <= MOST_KEPT else make)(*args, **kwargs)
+    def plan(numbers: float, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return (cached if numbers <= MOST_CACHED else make)(*args, **kwargs)
 
-    return found
+    return plan

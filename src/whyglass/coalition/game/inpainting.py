@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from whyglass.coalition.game.players import Team, each, playing
+from whyglass.coalition.game.players import FeatureGroups, feature_mask, with_every_row
 from whyglass.core.errors import BadInput
 from whyglass.core.inputs import Leaves, differentiable
 
@@ -20,15 +20,15 @@ SWEEPS = 4
 class Inpainted:
     """`whyglass.core.baseline.Inpaint`."""
 
-    team: Team
+    groups: FeatureGroups
     points: Leaves
     picture: int
-    count: int = 1
+    background_size: int = 1
 
     def __post_init__(self) -> None:
         point = self.points[self.picture]
-        self._mask = self.team.masks[self.picture].to(point.device)
-        nobody = torch.zeros(1, self.team.count, dtype=torch.bool, device=point.device)
+        self._mask = self.groups.masks[self.picture].to(point.device)
+        nobody = torch.zeros(1, self.groups.count, dtype=torch.bool, device=point.device)
         rows = torch.arange(len(point), device=point.device)
         self.start: Leaves | None = self(nobody, rows, rows[:1])
 
@@ -36,23 +36,23 @@ class Inpainted:
     def nothing(self) -> Inpainted:
         return self
 
-    def __call__(self, present: Tensor, rows: Tensor, which: Tensor) -> Leaves:
-        present, rows, _ = each(present, rows, which)
+    def __call__(self, present: Tensor, rows: Tensor, background_rows: Tensor) -> Leaves:
+        present, rows, _ = with_every_row(present, rows, background_rows)
         made = [point[rows] for point in self.points]
-        made[self.picture] = inpaint(made[self.picture], playing(present, self._mask))
+        made[self.picture] = inpaint(made[self.picture], feature_mask(present, self._mask))
         return tuple(made)
 
 
-def inpainted(points: Leaves, team: Team) -> Inpainted:
+def inpainted(points: Leaves, groups: FeatureGroups) -> Inpainted:
     """The masker of the one image among the inputs."""
-    taking = [i for i, mask in enumerate(team.masks) if bool((mask >= 0).any())]
+    taking = [i for i, mask in enumerate(groups.masks) if bool((mask >= 0).any())]
     pictures = [i for i in taking if points[i].dim() == 4 and differentiable(points[i])]
     if len(taking) != 1 or len(pictures) != 1:
         shapes: Sequence[tuple[int, ...]] = [tuple(points[i].shape) for i in taking]
         raise BadInput(
             f"Inpaint fills one image (B, C, H, W) of floats, and the players are in {shapes}"
         )
-    return Inpainted(team, points, pictures[0])
+    return Inpainted(groups, points, pictures[0])
 
 
 def inpaint(images: Tensor, keep: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ def inpaint(images: Tensor, keep: Tensor) -> Tensor:
 def _fill(images: Tensor, keep: Tensor) -> Tensor:
     """Fill from half the size, whose pixels are the means of those present, then let it diffuse.
 
-    `images` are zero where nothing is to be kept.
+    `images` are zero where nothing is present.
     """
     height, width = images.shape[2:]
     if height == width == 1 or bool(keep.all()):

@@ -1,8 +1,8 @@
 """What absence is: a masker makes the inputs in which only a coalition is present.
 
-A play keeps some players of a row and takes the rest from one of `count` alternatives, which are used
-equally: the value of a coalition is the mean score over them. A masker is given plays and rows, and
-makes every play of every row.
+An evaluation keeps the players of a coalition and takes the rest from one of `background_size`
+background rows. These are used equally: the value of a coalition is the mean score over them. A masker
+makes the points of every evaluation for every row.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from whyglass.coalition.game.inpainting import inpainted
-from whyglass.coalition.game.players import Team, each, playing
+from whyglass.coalition.game.players import FeatureGroups, feature_mask, with_every_row
 from whyglass.core.baseline import (
     Background,
     Baseline,
@@ -34,20 +34,21 @@ from whyglass.core.scorer import Scorer
 
 
 class Masker(Protocol):
-    """`start` is what an explanation shows as its baseline, if it is one row a row."""
+    """A masker; `start` is the baseline that an explanation shows, if each row has one."""
 
-    count: int
+    background_size: int
     start: Leaves | None
 
     @property
     def nothing(self) -> Masker:
-        """What to use where nobody is present: itself, or one with other alternatives."""
+        """The masker for nobody present: itself, or one with another background."""
         ...
 
-    def __call__(self, present: Tensor, rows: Tensor, which: Tensor) -> Leaves:
-        """S R points, play after play: `rows` (R,), players absent where `present` (S, n) is false.
+    def __call__(self, present: Tensor, rows: Tensor, background_rows: Tensor) -> Leaves:
+        """S R points, evaluation after evaluation, each for every one of the `rows` (R,).
 
-        `which` (S,) is the alternative, of `count`. All three are on the points' device.
+        Players are absent where `present` (S, n) is false, and then as in one of the
+        `background_rows` (S,). All three are on the points' device.
         """
         ...
 
@@ -56,69 +57,70 @@ class Masker(Protocol):
 class Replace:
     """Absent features come from `others`: a row for each row explained, or a set for all."""
 
-    team: Team
+    groups: FeatureGroups
     points: Leaves
     others: Leaves
     shared: bool
     start: Leaves | None
 
     def __post_init__(self) -> None:
-        self.count = len(self.others[0]) if self.shared else 1
+        self.background_size = len(self.others[0]) if self.shared else 1
         device = self.points[0].device
-        self._masks = [mask.to(device) for mask in self.team.masks]
+        self._masks = [mask.to(device) for mask in self.groups.masks]
         self._all = [
-            None if bool((mask < 0).all()) else bool((mask >= 0).all()) for mask in self.team.masks
+            None if bool((mask < 0).all()) else bool((mask >= 0).all())
+            for mask in self.groups.masks
         ]
         # A leaf whose features are players in order needs no look-up.
         self._runs = [
             int(mask.flatten()[0])
             if torch.equal(mask.flatten(), torch.arange(mask.numel()) + mask.flatten()[0])
             else None
-            for mask in self.team.masks
+            for mask in self.groups.masks
         ]
 
     @property
     def nothing(self) -> Masker:
         return self
 
-    def __call__(self, present: Tensor, rows: Tensor, which: Tensor) -> Leaves:
+    def __call__(self, present: Tensor, rows: Tensor, background_rows: Tensor) -> Leaves:
         made: list[Tensor] = []
-        for point, other, mask, plays, run in zip(
+        for point, other, mask, replaced, run in zip(
             self.points, self.others, self._masks, self._all, self._runs, strict=True
         ):
             here = point[rows]
-            if plays is None:
+            if replaced is None:
                 made.append(here.repeat(len(present), *[1] * (here.dim() - 1)))
                 continue
-            if run is not None and plays:
+            if run is not None and replaced:
                 keep = present[:, run : run + mask.numel()].reshape(-1, *mask.shape)
             else:
-                keep = playing(present, mask)
-            away = other[which][:, None] if self.shared else other[rows]
+                keep = feature_mask(present, mask)
+            away = other[background_rows][:, None] if self.shared else other[rows]
             made.append(torch.where(keep[:, None], here, away).flatten(0, 1))
         return tuple(made)
 
 
 @dataclass
 class Table:
-    """What the two conditional maskers share: one table, each column a player or held fixed."""
+    """Abstract. One table, each column of which belongs to a player or is held fixed."""
 
-    team: Team
+    groups: FeatureGroups
     point: Tensor
     data: Tensor
 
     def __post_init__(self) -> None:
         self.start: Leaves | None = None
-        self._mask = self.team.masks[0].to(self.point.device)
-        self._nothing = Replace(self.team, (self.point,), (self.data,), True, None)
+        self._mask = self.groups.masks[0].to(self.point.device)
+        self._nothing = Replace(self.groups, (self.point,), (self.data,), True, None)
 
     @property
     def nothing(self) -> Masker:
         return self._nothing
 
     def columns(self, present: Tensor) -> Tensor:
-        """(E, columns): what is present, held columns included."""
-        return playing(present, self._mask)
+        """(E, columns): the columns that are present, those held fixed included."""
+        return feature_mask(present, self._mask)
 
 
 @dataclass
@@ -129,16 +131,16 @@ class Nearby(Table):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.count = min(self.neighbours, len(self.data))
+        self.background_size = min(self.neighbours, len(self.data))
         spread = self.data.std(0, correction=0)
         self._units = torch.where(spread > 0, spread, torch.ones_like(spread))
 
-    def __call__(self, present: Tensor, rows: Tensor, which: Tensor) -> Leaves:
-        present, rows, which = each(present, rows, which)
+    def __call__(self, present: Tensor, rows: Tensor, background_rows: Tensor) -> Leaves:
+        present, rows, background_rows = with_every_row(present, rows, background_rows)
         keep, here = self.columns(present), self.point[rows]
         away = ((here[:, None] - self.data) / self._units) ** 2
         distance = torch.where(keep[:, None], away, torch.zeros_like(away)).sum(2)
-        near = distance.argsort(dim=1, stable=True).gather(1, which[:, None])[:, 0]
+        near = distance.argsort(dim=1, stable=True).gather(1, background_rows[:, None])[:, 0]
         return (torch.where(keep, here, self.data[near]),)
 
 
@@ -148,31 +150,31 @@ class Regressed(Table):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.count = len(self.data)
+        self.background_size = len(self.data)
         self._covariance = self.data.double().T.cov(correction=0).reshape(2 * [self.data.shape[1]])
         self._slopes: dict[bytes, Tensor] = {}
 
-    def __call__(self, present: Tensor, rows: Tensor, which: Tensor) -> Leaves:
-        present, rows, which = each(present, rows, which)
-        keep, here, base = self.columns(present), self.point[rows], self.data[which]
+    def __call__(self, present: Tensor, rows: Tensor, background_rows: Tensor) -> Leaves:
+        present, rows, background_rows = with_every_row(present, rows, background_rows)
+        keep, here, base = self.columns(present), self.point[rows], self.data[background_rows]
         made = torch.where(keep, here, base)
         distinct, place = keep.unique(dim=0, return_inverse=True)
-        for index, kept in enumerate(distinct):
-            if kept.any() and not kept.all():
-                mine = place == index
-                off = (here[mine] - base[mine])[:, kept].double()
-                moved = base[mine][:, ~kept] + (off @ self._slope(kept)).to(base)
-                made[mine] = made[mine].index_copy(1, (~kept).nonzero()[:, 0], moved)
+        for index, known in enumerate(distinct):
+            if known.any() and not known.all():
+                own = place == index
+                off = (here[own] - base[own])[:, known].double()
+                moved = base[own][:, ~known] + (off @ self._slope(known)).to(base)
+                made[own] = made[own].index_copy(1, (~known).nonzero()[:, 0], moved)
         return (made,)
 
-    def _slope(self, kept: Tensor) -> Tensor:
-        """The matrix that predicts the absent columns from those present."""
-        key = kept.cpu().numpy().tobytes()
+    def _slope(self, known: Tensor) -> Tensor:
+        """The matrix that predicts the absent columns from those known."""
+        key = known.cpu().numpy().tobytes()
         if key not in self._slopes:
-            inner = self._covariance[kept][:, kept]
+            inner = self._covariance[known][:, known]
             # The pseudo-inverse: constant or repeated columns of the data are no obstacle.
             inverse = torch.linalg.pinv(inner, rtol=1e-10, hermitian=True)
-            self._slopes[key] = inverse @ self._covariance[kept][:, ~kept]
+            self._slopes[key] = inverse @ self._covariance[known][:, ~known]
         return self._slopes[key]
 
 
@@ -180,21 +182,21 @@ class Regressed(Table):
 class Delete:
     """`whyglass.core.baseline.Deletion`: tokens move up, what belongs to them moves along."""
 
-    team: Team
+    groups: FeatureGroups
     points: Leaves
     pad: int
     text: int
     start: Leaves | None = None
-    count: int = 1
+    background_size: int = 1
 
     @property
     def nothing(self) -> Masker:
         return self
 
-    def __call__(self, present: Tensor, rows: Tensor, which: Tensor) -> Leaves:
-        present, rows, _ = each(present, rows, which)
-        mask = self.team.masks[self.text].to(present.device)
-        keep = playing(present, mask)
+    def __call__(self, present: Tensor, rows: Tensor, background_rows: Tensor) -> Leaves:
+        present, rows, _ = with_every_row(present, rows, background_rows)
+        mask = self.groups.masks[self.text].to(present.device)
+        keep = feature_mask(present, mask)
         order = (~keep).to(torch.uint8).argsort(dim=1, stable=True)
         filled = torch.arange(keep.shape[1], device=keep.device) < keep.sum(1, keepdim=True)
         made: list[Tensor] = []
@@ -208,27 +210,30 @@ class Delete:
 
 
 def coordinates(absent: Masker) -> Tensor | None:
-    """(A, n): what each player is where it is absent, by alternative; None where that depends."""
+    """(A, n): the mean of each player's features in each background row.
+
+    None where absent features depend on those present, and where there is one background row.
+    """
     rows = absent.nothing if isinstance(absent, Regressed) else absent
-    if not isinstance(rows, Replace) or rows.count == 1:
+    if not isinstance(rows, Replace) or rows.background_size == 1:
         return None
-    return rows.team.means(rows.others)
+    return rows.groups.feature_means(rows.others)
 
 
-def masker(baseline: Baseline, scorer: Scorer, team: Team) -> Masker:
-    """What makes players absent, from what the user gave as the baseline."""
+def masker(baseline: Baseline, scorer: Scorer, groups: FeatureGroups) -> Masker:
+    """The masker that a baseline asks for."""
     points = scorer.points
     if isinstance(baseline, Conditional | Gaussian):
-        data = _table(baseline, points, team)
+        data = _table(baseline, points, groups)
         if isinstance(baseline, Gaussian):
-            return Regressed(team, points[0], data)
+            return Regressed(groups, points[0], data)
         positive_integer("Conditional neighbours", baseline.neighbours)
-        return Nearby(team, points[0], data, baseline.neighbours)
+        return Nearby(groups, points[0], data, baseline.neighbours)
     if isinstance(baseline, Inpaint):
-        return inpainted(points, team)
+        return inpainted(points, groups)
     words = [
         index
-        for index, (point, mask) in enumerate(zip(points, team.masks, strict=True))
+        for index, (point, mask) in enumerate(zip(points, groups.masks, strict=True))
         if not differentiable(point) and bool((mask >= 0).any())
     ]
     if isinstance(baseline, Deletion):
@@ -236,12 +241,12 @@ def masker(baseline: Baseline, scorer: Scorer, team: Team) -> Masker:
             raise BadInput(
                 "Deletion takes tokens out of one integer input (B, T), and there is none"
             )
-        return Delete(team, points, baseline.pad, words[0])
+        return Delete(groups, points, baseline.pad, words[0])
     if isinstance(baseline, Background):
         rows = scorer.activations(background(baseline, scorer))
-        return Replace(team, points, rows, True, tuple(row[:1] for row in rows))
+        return Replace(groups, points, rows, True, tuple(row[:1] for row in rows))
     starts = _tokens(baseline, scorer, words) if words else resolve(baseline, scorer)
-    return Replace(team, points, starts, False, starts)
+    return Replace(groups, points, starts, False, starts)
 
 
 def _tokens(baseline: Baseline, scorer: Scorer, words: Sequence[int]) -> Leaves:
@@ -264,7 +269,7 @@ def _tokens(baseline: Baseline, scorer: Scorer, words: Sequence[int]) -> Leaves:
     )
 
 
-def _table(baseline: Conditional | Gaussian, points: Leaves, team: Team) -> Tensor:
+def _table(baseline: Conditional | Gaussian, points: Leaves, groups: FeatureGroups) -> Tensor:
     name, data = type(baseline).__name__, cast("Any", baseline.data)
     point = points[0]
     if len(points) > 1 or point.dim() != 2 or not differentiable(point):

@@ -1,4 +1,4 @@
-"""Who plays: which features of the input stand or fall together.
+"""Players: groups of features that are present or absent together.
 
 ==============================  =================================================================
 ``None``                        each feature a player; an image's channels together
@@ -31,31 +31,31 @@ Players: TypeAlias = "int | Tensor | tuple[Any, ...] | dict[str, Any] | Callable
 
 
 @dataclass(frozen=True)
-class Team:
+class FeatureGroups:
     """`count` players; `masks` hold the player of each feature of a row, one mask a leaf of points.
 
-    A mask is as large as the map painted from it: one channel where an image's channels go together.
+    A mask is as large as the map of its values: one channel where an image's channels go together.
     """
 
     count: int
     masks: Leaves
 
-    def paint(self, values: Tensor, points: Leaves, many: bool) -> Leaves:
-        """(B, n, K) values of players, each spread evenly over its features, shaped as points.
+    def spread_over_features(self, values: Tensor, points: Leaves, many: bool) -> Leaves:
+        """Values of players (B, n, K), each divided evenly among its features, shaped as points.
 
-        The last axis goes unless there are `many` targets.
+        The axis of targets is left out unless there are `many`.
         """
         sizes = sum(torch.bincount(m[m >= 0].flatten(), minlength=self.count) for m in self.masks)
         assert isinstance(sizes, Tensor)
         share = values / sizes[:, None]
         share = torch.cat([share, torch.zeros_like(share[:, :1])], 1)
-        painted = (share[:, mask] for mask in self.masks)
+        values_of_features = (share[:, mask] for mask in self.masks)
         return tuple(
-            narrow(leaf if many else leaf[..., 0], point).to(point.device)
-            for leaf, point in zip(painted, points, strict=True)
+            to_result_dtype(leaf if many else leaf[..., 0], point).to(point.device)
+            for leaf, point in zip(values_of_features, points, strict=True)
         )
 
-    def means(self, leaves: Leaves) -> Tensor:
+    def feature_means(self, leaves: Leaves) -> Tensor:
         """(N, n) float64 on the processor: the mean of each player's features, for N points."""
         sums = torch.zeros(len(leaves[0]), self.count + 1, dtype=torch.float64)
         sizes = torch.zeros(self.count + 1, dtype=torch.float64)
@@ -67,36 +67,37 @@ class Team:
         return (sums / sizes)[:, :-1]
 
 
-def playing(present: Tensor, mask: Tensor) -> Tensor:
-    """(E, *mask) which features are there when players (E, n) are: those of nobody always."""
+def feature_mask(present: Tensor, mask: Tensor) -> Tensor:
+    """(E, *mask): the features present with the players (E, n); those of no player always are."""
     return torch.cat([present, torch.ones_like(present[:, :1])], 1)[:, mask]
 
 
-def each(present: Tensor, rows: Tensor, which: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of every play (S, n) and its alternative (S,) with every row (R,) the three a point (S R,)."""
-    plays = len(present)
+def with_every_row(
+    present: Tensor, rows: Tensor, background_rows: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Every evaluation (S, n), (S,) with every row (R,): players, row, background row of a point."""
     return (
         present.repeat_interleave(len(rows), 0),
-        rows.repeat(plays),
-        which.repeat_interleave(len(rows)),
+        rows.repeat(len(present)),
+        background_rows.repeat_interleave(len(rows)),
     )
 
 
-def narrow(values: Tensor, point: Tensor) -> Tensor:
-    """float64 stays where the inputs are; everything else is answered in float32."""
+def to_result_dtype(values: Tensor, point: Tensor) -> Tensor:
+    """Values in float64 if the inputs are, otherwise in float32."""
     return values if point.dtype == torch.float64 else values.float()
 
 
-def gather(players: Players, scorer: Scorer) -> Team:
-    """The players of this batch."""
+def feature_groups(players: Players, scorer: Scorer) -> FeatureGroups:
+    """The players that the setting `players` describes for this batch."""
     points = scorer.points
-    given: Any = players(scorer.structure.pack(points)) if callable(players) else players
-    if given is None or isinstance(given, int):
-        masks = _each(points) if given is None else _windows(points, given)
+    asked: Any = players(scorer.structure.pack(points)) if callable(players) else players
+    if asked is None or isinstance(asked, int):
+        masks = _single_features(points) if asked is None else _windows(points, asked)
     else:
         masks = tuple(
             _mask(part, point, scorer.structure.label(index))
-            for index, (part, point) in enumerate(zip(_parts(given, scorer), points, strict=True))
+            for index, (part, point) in enumerate(zip(_parts(asked, scorer), points, strict=True))
         )
     numbers = torch.cat([mask.flatten() for mask in masks]).unique()
     numbers = numbers[numbers >= 0]
@@ -106,30 +107,30 @@ def gather(players: Players, scorer: Scorer) -> Team:
             f"players are numbered {numbers[:6].tolist()}...: use every number from 0 to n - 1, and -1 "
             "for what is always present"
         )
-    return Team(count, masks)
+    return FeatureGroups(count, masks)
 
 
 def _shape(point: Tensor) -> tuple[int, ...]:
-    """Of one row's map: an image's channels go together."""
+    """The shape of one row's map: an image's channels go together."""
     return (1, *point.shape[2:]) if point.dim() >= 4 else tuple(point.shape[1:])
 
 
-def _playing(points: Leaves) -> list[bool]:
+def _has_players(points: Leaves) -> list[bool]:
     """Which leaves have players by default: the float ones, or all where none is."""
     floats = [differentiable(point) for point in points]
     return floats if any(floats) else [True] * len(points)
 
 
-def _each(points: Leaves) -> Leaves:
+def _single_features(points: Leaves) -> Leaves:
     masks: list[Tensor] = []
     first = 0
-    for point, plays in zip(points, _playing(points), strict=True):
+    for point, split in zip(points, _has_players(points), strict=True):
         shape = _shape(point)
         size = math.prod(shape)
         masks.append(
-            torch.arange(first, first + size).reshape(shape) if plays else torch.full(shape, -1)
+            torch.arange(first, first + size).reshape(shape) if split else torch.full(shape, -1)
         )
-        first += size if plays else 0
+        first += size if split else 0
     return tuple(masks)
 
 
@@ -138,20 +139,20 @@ def _windows(points: Leaves, parts: int) -> Leaves:
         raise BadInput(f"players must be a positive number of windows along each axis, not {parts}")
     masks: list[Tensor] = []
     first = 0
-    for point, plays in zip(points, _playing(points), strict=True):
+    for point, split in zip(points, _has_players(points), strict=True):
         shape = _shape(point)
         number = torch.zeros(shape, dtype=torch.long)
         for axis, size in enumerate(shape):
             cells = min(parts, size)
             cell = torch.arange(size) * cells // size
             number = number * cells + cell.reshape(-1, *[1] * (len(shape) - axis - 1))
-        masks.append(number + first if plays else torch.full(shape, -1))
-        first += int(number.max()) + 1 if plays else 0
+        masks.append(number + first if split else torch.full(shape, -1))
+        first += int(number.max()) + 1 if split else 0
     return tuple(masks)
 
 
 def _parts(players: Any, scorer: Scorer) -> Sequence[Any]:
-    """One mask a leaf."""
+    """One mask for each leaf."""
     names = scorer.structure.names
     if names is None:
         return (players,)
@@ -166,9 +167,9 @@ def _parts(players: Any, scorer: Scorer) -> Sequence[Any]:
     raise BadInput(f"players must hold one mask for each of the inputs {list(names)}")
 
 
-def _mask(given: object, point: Tensor, label: str) -> Tensor:
+def _mask(part: object, point: Tensor, label: str) -> Tensor:
     try:
-        mask = torch.as_tensor(cast("Any", given)).detach().cpu()
+        mask = torch.as_tensor(cast("Any", part)).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:
         raise BadInput(f"players of {label} are no mask of integers: {error}") from error
     if mask.is_floating_point() or mask.dtype == torch.bool:
@@ -176,7 +177,7 @@ def _mask(given: object, point: Tensor, label: str) -> Tensor:
             f"players of {label} are {mask.dtype}: number them with integers, use .long()"
         )
     row = tuple(point.shape[1:])
-    # A mask without channels paints one; one that tells channels apart paints all.
+    # A mask without channels gives a map of one channel, one that tells channels apart a map of all.
     shape = _shape(point)
     if row and mask.dim() == len(row) and mask.shape[0] > 1:
         shape = row

@@ -53,5 +53,5 @@ class FeaturePermutation(CoalitionMethod):
 
     def estimate(self, game: Game) -> Estimate:
         falls = game.full[:, None, None] - game.without()
-        spread = falls.std(2, correction=min(1, game.count - 1))
-        return Estimate(falls.mean(2), spread / game.count**0.5)
+        spread = falls.std(2, correction=min(1, game.background_size - 1))
+        return Estimate(falls.mean(2), spread / game.background_size**0.5)

@@ -10,12 +10,12 @@ from typing import ClassVar, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from whyglass.coalition.background_covariates import as_key, departures, times
+from whyglass.coalition.background_covariates import as_key, covariate_columns, covariates
 from whyglass.coalition.coalition_method import Estimate, SampledCoalitions
-from whyglass.coalition.game.evaluations import Plays, kept
+from whyglass.coalition.game.evaluations import Evaluations, cached_plan
 from whyglass.coalition.game.game import Game, members
 from whyglass.coalition.game.maskers import Masker, coordinates
-from whyglass.coalition.game.players import Team
+from whyglass.coalition.game.players import FeatureGroups
 from whyglass.coalition.weighted_regression import Fit, WeightedRegression, fit_chosen
 from whyglass.core.checks import Check, worst_target
 from whyglass.core.errors import BadInput
@@ -90,15 +90,15 @@ class LIME(SampledCoalitions):
         positive("alpha", self.alpha)
         positive_integer("features", self.features)
 
-    def ready(self, team: Team, absent: Masker) -> None:
-        self._draws(team.count, absent)
+    def ready(self, groups: FeatureGroups, absent: Masker) -> None:
+        self._draws(groups.count, absent)
 
     def _draws(self, n: int, absent: Masker) -> int:
         """How many coalitions the budget pays for, at most all."""
-        ends = 1 + absent.nothing.count
+        ends = 1 + absent.nothing.background_size
         draws = self.budget - ends
-        if n < 40 and (2**n - 2) * absent.count <= draws:
-            return 2**n * absent.count
+        if n < 40 and (2**n - 2) * absent.background_size <= draws:
+            return 2**n * absent.background_size
         if draws < 2 * n:
             raise BadInput(
                 f"budget {self.budget} is too small for a regression on {n} players, which takes "
@@ -113,30 +113,30 @@ class LIME(SampledCoalitions):
         errors, explained = torch.zeros_like(values), torch.zeros_like(values[:, 0])
         absent = as_key(coordinates(game.masker))
         active = torch.arange(game.rows)
-        for draws in self._stages(n, game.count, most):
-            plan = (n, game.count, draws, self.seed)
-            scores = game.play(sampled(n * draws, *plan)[1], active)
+        for draws in self._stages(n, game.background_size, most):
+            plan = (n, game.background_size, draws, self.seed)
+            scores = game.scores(sampled(n * draws, *plan)[1], active)
             found = self._fit(plan, absent, scores.transpose(0, 1).flatten(1))
             by_row = scores.shape[::2]
             values[active] = found.slopes.unflatten(0, by_row).transpose(1, 2)
             errors[active] = found.errors.unflatten(0, by_row).transpose(1, 2)
             explained[active] = found.explained.unflatten(0, by_row)
-            active = self.loose(values[active], errors[active], active)
+            active = self.unfinished(values[active], errors[active], active)
             if not len(active):
                 break
         return Estimate(values, errors, (_fits(explained), self.precision(values, errors)))
 
-    def _stages(self, n: int, alternatives: int, most: int) -> list[int]:
+    def _stages(self, n: int, background_size: int, most: int) -> list[int]:
         """Numbers of draws after which rows may stop: doubling up to what the budget pays for."""
         stages = [most]
-        stops = self.tol is not None and not _whole(n, alternatives, most)
+        stops = self.tol is not None and not _whole(n, background_size, most)
         while stops and stages[-1] // 2 >= max(4 * n, 16):
             stages.append(stages[-1] // 2)
         return stages[::-1]
 
     def _fit(self, plan: Plan, absent: bytes | None, scores: Tensor) -> Fit:
         """Of C columns of scores (S, C)."""
-        n, alternatives, draws, _ = plan
+        n, background_size, draws, _ = plan
         alpha = self.alpha if self.regulariser == "ridge" else 0.0
         # What a callable returns may change.
         numbers = math.inf if callable(self.kernel) else n * draws
@@ -147,40 +147,48 @@ class LIME(SampledCoalitions):
             scores = regression(numbers, plan, *settings).without_more(scores)
         coalitions, _ = sampled(n * draws, *plan)
         weights = _weights(coalitions, self.kernel, self.width)
-        chance = not _whole(n, alternatives, draws)
+        chance = not _whole(n, background_size, draws)
         return fit_chosen(coalitions, weights, scores, chance, self.features)
 
 
-# Players, alternatives, draws, and the seed.
+# Players, background rows, draws, and the seed.
 Plan: TypeAlias = tuple[int, int, int, int]
 
 
-def _whole(n: int, alternatives: int, draws: int) -> bool:
+def _whole(n: int, background_size: int, draws: int) -> bool:
     """Whether that many are all, each used once."""
-    return n < 40 and draws == 2**n * alternatives
+    return n < 40 and draws == 2**n * background_size
 
 
-@kept
-def sampled(n: int, alternatives: int, draws: int, seed: int) -> tuple[Tensor, Plays]:
-    """Coalitions (draws, n), and their plays, alternatives in turn; of more draws these come first."""
-    if _whole(n, alternatives, draws):
-        drawn = members(torch.arange(2**n), n).repeat_interleave(alternatives, 0)
+@cached_plan
+def sampled(n: int, background_size: int, draws: int, seed: int) -> tuple[Tensor, Evaluations]:
+    """Coalitions (draws, n) and their evaluations, with background rows in turn.
+
+    Of more draws these come first.
+    """
+    if _whole(n, background_size, draws):
+        drawn = members(torch.arange(2**n), n).repeat_interleave(background_size, 0)
     else:
         drawn = torch.randint(2, (draws, n), generator=torch.Generator().manual_seed(seed)) > 0
-    return drawn, Plays(drawn, torch.arange(draws) % alternatives)
+    return drawn, Evaluations(drawn, torch.arange(draws) % background_size)
 
 
-@kept
+@cached_plan
 def regression(
     plan: Plan, kernel: Kernel, width: float | None, alpha: float, absent: bytes | None
 ) -> WeightedRegression:
-    """On the coalitions of a plan; `absent` holds the coordinates of the alternatives, if any."""
-    n, alternatives, draws, _ = plan
+    """On the coalitions of a plan; `absent` holds the coordinates of the background rows, if any."""
+    n, background_size, draws, _ = plan
     coalitions, _ = sampled(n * draws, *plan)
-    weights, which = _weights(coalitions, kernel, width), torch.arange(draws) % alternatives
-    kinds = departures(absent, n, draws // 6)
-    more = times(~coalitions, kinds[-1], which) if kinds else None
-    return WeightedRegression(coalitions, weights, alpha, not _whole(n, alternatives, draws), more)
+    weights, background_rows = (
+        _weights(coalitions, kernel, width),
+        torch.arange(draws) % background_size,
+    )
+    kinds = covariates(absent, n, draws // 6)
+    more = covariate_columns(~coalitions, kinds[-1], background_rows) if kinds else None
+    return WeightedRegression(
+        coalitions, weights, alpha, not _whole(n, background_size, draws), more
+    )
 
 
 def _weights(coalitions: Tensor, kernel: Kernel, width: float | None) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from whyglass.coalition.coalition_method import CoalitionMethod, Estimate
 from whyglass.coalition.game.game import Game
 from whyglass.coalition.game.maskers import Masker
-from whyglass.coalition.game.players import Team
+from whyglass.coalition.game.players import FeatureGroups
 from whyglass.core.errors import BadInput
 from whyglass.core.paper import Paper
 
@@ -50,11 +50,11 @@ class ExactShapley(CoalitionMethod):
         "https://arxiv.org/abs/1705.07874",
     )
 
-    def ready(self, team: Team, absent: Masker) -> None:
-        few_enough(self.name, team.count)
+    def ready(self, groups: FeatureGroups, absent: Masker) -> None:
+        few_enough(self.name, groups.count)
 
     def estimate(self, game: Game) -> Estimate:
-        values = shapley(game.every(), game.n)
+        values = shapley(game.all_values(), game.n)
         return Estimate(values, torch.zeros_like(values))
 
 

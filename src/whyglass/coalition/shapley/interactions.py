@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from whyglass.coalition.game.evaluations import Plays
+from whyglass.coalition.game.evaluations import Evaluations
 from whyglass.coalition.game.game import Game
 from whyglass.coalition.game.maskers import masker
-from whyglass.coalition.game.players import Players, gather
+from whyglass.coalition.game.players import Players, feature_groups
 from whyglass.core.baseline import Baseline
 from whyglass.core.errors import BadInput
 from whyglass.core.guards import Selector
@@ -88,11 +88,11 @@ def interactions(
         gradient=False,
     )
     here = None if scorer.layer is None else scorer.at_inputs(False)
-    team = gather(players, scorer)
-    absent = masker(baseline, scorer, team)
-    ends = 1 + absent.nothing.count
-    n, rounds = team.count, 0
-    whole = n <= 20 and ends + (2**n - 2) * absent.count <= budget
+    groups = feature_groups(players, scorer)
+    absent = masker(baseline, scorer, groups)
+    ends = 1 + absent.nothing.background_size
+    n, rounds = groups.count, 0
+    whole = n <= 20 and ends + (2**n - 2) * absent.background_size <= budget
     if not whole:
         rounds = (budget - ends) // (2 * n * (n - 1))
         if rounds < 2:
@@ -100,14 +100,14 @@ def interactions(
                 f"budget {budget} does not pay for two rounds of orders of {n} players, which take "
                 f"{ends + 4 * n * (n - 1)} evaluations a row: raise it, or group features with players="
             )
-    game = Game(scorer, absent, team, here or scorer.at_inputs(False))
+    game = Game(scorer, absent, groups, here or scorer.at_inputs(False))
     values, errors = _exact(game) if whole else _sampled(game, rounds, seed)
     pick = slice(None) if scorer.many else 0
-    return Interactions(values[..., pick], errors[..., pick], team.masks, scorer.cost.evaluations)
+    return Interactions(values[..., pick], errors[..., pick], groups.masks, scorer.cost.evaluations)
 
 
 def _exact(game: Game) -> tuple[Tensor, Tensor]:
-    n, worth = game.n, game.every()
+    n, worth = game.n, game.all_values()
     sizes = torch.tensor([number.bit_count() for number in range(2**n)])
     values = worth.new_zeros(game.rows, n, n, worth.shape[2])
     numbers = torch.arange(2**n)
@@ -126,8 +126,10 @@ def _exact(game: Game) -> tuple[Tensor, Tensor]:
 
 def _sampled(game: Game, rounds: int, seed: int) -> tuple[Tensor, Tensor]:
     n, generator = game.n, torch.Generator().manual_seed(seed)
-    laps = -(-rounds // game.count)
-    which = torch.cat([torch.randperm(game.count, generator=generator) for _ in range(laps)])
+    laps = -(-rounds // game.background_size)
+    background_rows = torch.cat(
+        [torch.randperm(game.background_size, generator=generator) for _ in range(laps)]
+    )
     # Zigzags 0, 1, n-1, 2, n-2, ... moved on by 0 to n - 1: every pair is neighbours twice.
     step = torch.arange(n)
     zigzag = torch.where(step % 2 == 1, (step + 1) // 2, -(step // 2))
@@ -139,9 +141,11 @@ def _sampled(game: Game, rounds: int, seed: int) -> tuple[Tensor, Tensor]:
         start = torch.arange(n - 1)[:, None]
         before = rank[:, None] < start
         first, second = rank[:, None] == start, rank[:, None] == start + 1
-        plays = torch.stack([before | first | second, before | first, before | second, before])
-        flat = plays.reshape(-1, n)
-        scores = game.play(Plays(flat, which[number].expand(len(flat))))
+        evaluations = torch.stack(
+            [before | first | second, before | first, before | second, before]
+        )
+        flat = evaluations.reshape(-1, n)
+        scores = game.scores(Evaluations(flat, background_rows[number].expand(len(flat))))
         signs = torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64)
         gains = torch.einsum("rsek,s->rek", scores.reshape(game.rows, 4, n * (n - 1), -1), signs)
         one, other = orders[:, :-1].reshape(-1), orders[:, 1:].reshape(-1)

@@ -9,9 +9,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from whyglass.coalition.background_covariates import as_key, departures
+from whyglass.coalition.background_covariates import as_key, covariates
 from whyglass.coalition.coalition_method import Estimate
-from whyglass.coalition.game.evaluations import Plays, kept
+from whyglass.coalition.game.evaluations import Evaluations, cached_plan
 from whyglass.coalition.game.game import Game
 from whyglass.coalition.game.maskers import coordinates
 from whyglass.coalition.shapley.pair_regression import PairRegression, from_rows, triples
@@ -96,14 +96,15 @@ class KernelSHAP(PairedCoalitions):
         values = (game.change / n)[:, None].repeat(1, n, 1)
         errors = torch.zeros_like(values)
         weights = tuple(
-            1.0 if self.weights == "leverage" else layer.mass for layer in strata(n, game.count)
+            1.0 if self.weights == "leverage" else layer.mass
+            for layer in strata(n, game.background_size)
         )
         absent = as_key(coordinates(game.masker))
         active = torch.arange(game.rows)
         for pairs in self.stages(n, game.masker):
-            plan = (n, game.count, pairs, weights, self.seed)
-            drawn, plays = sampled(n * pairs, *plan)
-            responses = _halved(game, drawn, plays, active)
+            plan = (n, game.background_size, pairs, weights, self.seed)
+            drawn, evaluations = sampled(n * pairs, *plan)
+            responses = _halved(game, drawn, evaluations, active)
             most = pairs * min(pairs, MOST_UNKNOWN)
             if self.features is not None and self.features < n:
                 change = game.change[active]
@@ -117,13 +118,13 @@ class KernelSHAP(PairedCoalitions):
             else:
                 off, errors[active] = _solved(regressions(most, *plan, absent), responses)
                 values[active] = (game.change[active] / n)[:, None] + off
-            active = self.loose(values[active], errors[active], active)
+            active = self.unfinished(values[active], errors[active], active)
             if not len(active):
                 break
         return Estimate(values, errors, (self.precision(values, errors),))
 
 
-@kept
+@cached_plan
 def regressions(
     n: int,
     count: int,
@@ -134,7 +135,7 @@ def regressions(
 ) -> list[PairRegression]:
     """That of the memberships, and those with further columns that the sample allows.
 
-    `absent` holds the coordinates of the alternatives, if there are such.
+    `absent` holds the coordinates of the background rows, if there are several.
     """
     drawn, _ = sampled(n * pairs, n, count, pairs, weights, seed)
     size, whole = len(drawn.members), sum(layer.total for layer in drawn.layers)
@@ -142,7 +143,7 @@ def regressions(
     found = [PairRegression(drawn)]
     if count == 1 and n - 1 + math.comb(n, 3) <= most:
         found.append(PairRegression(drawn, triples(drawn)))
-    kinds = departures(absent, n, most - n)
+    kinds = covariates(absent, n, most - n)
     return found + [PairRegression(drawn, from_rows(drawn, kind)) for kind in kinds]
 
 
@@ -156,9 +157,9 @@ def _solved(regressions: list[PairRegression], responses: Tensor) -> tuple[Tenso
     return off, error
 
 
-def _halved(game: Game, drawn: Sample, plays: Plays, active: Tensor) -> Tensor:
+def _halved(game: Game, drawn: Sample, evaluations: Evaluations, active: Tensor) -> Tensor:
     """(R, D, K): half of v(S) - v(complement), less what an even share of the change makes of it."""
-    one, other = game.play(plays, active).chunk(2, 1)
+    one, other = game.scores(evaluations, active).chunk(2, 1)
     return (one - other) / 2 - _even(drawn.members) * _changes(game, drawn, active)
 
 
@@ -168,8 +169,8 @@ def _even(members: Tensor) -> Tensor:
 
 
 def _changes(game: Game, drawn: Sample, active: Tensor) -> Tensor:
-    """(R, D, K): the change of score with each pair's alternative."""
-    return game.full[active][:, None] - game.empties[active][:, drawn.which]
+    """(R, D, K): the change of score with each pair's background row."""
+    return game.full[active][:, None] - game.empties[active][:, drawn.background_rows]
 
 
 def _few(

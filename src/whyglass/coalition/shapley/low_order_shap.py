@@ -13,7 +13,7 @@ import torch
 from whyglass.coalition.coalition_method import WITHOUT_COMPLETENESS, CoalitionMethod, Estimate
 from whyglass.coalition.game.game import Game
 from whyglass.coalition.game.maskers import Masker
-from whyglass.coalition.game.players import Team
+from whyglass.coalition.game.players import FeatureGroups
 from whyglass.coalition.shapley.exact_shapley import MOST
 from whyglass.core.errors import BadInput
 from whyglass.core.method import Axiom, positive_integer
@@ -61,11 +61,11 @@ class LowOrderSHAP(CoalitionMethod):
     def __post_init__(self) -> None:
         positive_integer("order", self.order)
 
-    def ready(self, team: Team, absent: Masker) -> None:
-        total = sum(math.comb(team.count, size) for size in range(self.order + 1))
+    def ready(self, groups: FeatureGroups, absent: Masker) -> None:
+        total = sum(math.comb(groups.count, size) for size in range(self.order + 1))
         if total > 2**MOST:
             raise BadInput(
-                f"order {self.order} asks for {total} coalitions of {team.count} players, more than "
+                f"order {self.order} asks for {total} coalitions of {groups.count} players, more than "
                 f"2^{MOST}: lower it, or group features with players="
             )
 

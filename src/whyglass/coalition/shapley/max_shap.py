@@ -11,7 +11,7 @@ from torch import Tensor
 from whyglass.coalition.coalition_method import TOLERANCE, CoalitionMethod, Estimate
 from whyglass.coalition.game.game import Game
 from whyglass.coalition.game.maskers import Masker, Replace
-from whyglass.coalition.game.players import Team
+from whyglass.coalition.game.players import FeatureGroups
 from whyglass.core.checks import Check
 from whyglass.core.errors import BadInput
 from whyglass.core.inputs import Leaves
@@ -51,7 +51,7 @@ class MaxSHAP(CoalitionMethod):
         "https://arxiv.org/abs/1705.07874",
     )
 
-    def ready(self, team: Team, absent: Masker) -> None:
+    def ready(self, groups: FeatureGroups, absent: Masker) -> None:
         if not isinstance(absent, Replace):
             raise BadInput(
                 "max-shap needs to know every absent feature: give one baseline row a row or "
@@ -61,8 +61,8 @@ class MaxSHAP(CoalitionMethod):
     def estimate(self, game: Game) -> Estimate:
         absent = game.masker
         assert isinstance(absent, Replace)
-        here, held = _levels(absent.team, absent.points)
-        there, _ = _levels(absent.team, absent.others)
+        here, held = _levels(absent.groups, absent.points)
+        there, _ = _levels(absent.groups, absent.others)
         # (B, m, n): a set for all rows, or a row each.
         others = there[None].expand(len(here), -1, -1) if absent.shared else there[:, None]
         values = _shares(here[:, None].expand_as(others), others, held[:, None]).mean(1)
@@ -75,12 +75,12 @@ class MaxSHAP(CoalitionMethod):
         return Estimate(values, torch.zeros_like(values), (_is_maximum(off),))
 
 
-def _levels(team: Team, points: Leaves) -> tuple[Tensor, Tensor]:
+def _levels(groups: FeatureGroups, points: Leaves) -> tuple[Tensor, Tensor]:
     """(B, n) the largest feature of each player, and (B,) that of what is always present."""
     rows = len(points[0])
-    levels = torch.full((rows, team.count + 1), -torch.inf, dtype=torch.float64)
-    for point, mask in zip(points, team.masks, strict=True):
-        place = mask.expand(point.shape[1:]).flatten() % (team.count + 1)
+    levels = torch.full((rows, groups.count + 1), -torch.inf, dtype=torch.float64)
+    for point, mask in zip(points, groups.masks, strict=True):
+        place = mask.expand(point.shape[1:]).flatten() % (groups.count + 1)
         flat = point.detach().double().cpu().flatten(1)
         levels.scatter_reduce_(1, place.expand_as(flat), flat, "amax")
     return levels[:, :-1], levels[:, -1]

@@ -12,7 +12,7 @@ from torch import Tensor
 from whyglass.coalition.coalition_method import Estimate, SampledCoalitions
 from whyglass.coalition.game.game import Game
 from whyglass.coalition.game.maskers import Masker
-from whyglass.coalition.game.players import Team
+from whyglass.coalition.game.players import FeatureGroups
 from whyglass.coalition.shapley.permutation_sampler import Walks, affordable, walk
 from whyglass.core.errors import BadInput
 from whyglass.core.paper import Paper
@@ -58,22 +58,24 @@ class Owen(SampledCoalitions):
         "https://doi.org/10.1007/978-3-642-45494-3_7",
     )
 
-    def ready(self, team: Team, absent: Masker) -> None:
-        affordable(self, team.count, absent)
+    def ready(self, groups: FeatureGroups, absent: Masker) -> None:
+        affordable(self, groups.count, absent)
         if self.hierarchy is not None:
             found = _leaves(self.hierarchy)
-            if sorted(found, key=str) != sorted(range(team.count), key=str):
+            if sorted(found, key=str) != sorted(range(groups.count), key=str):
                 raise BadInput(
                     f"hierarchy holds the players {found}: it must hold each number from 0 to "
-                    f"{team.count - 1} once"
+                    f"{groups.count - 1} once"
                 )
 
     def estimate(self, game: Game) -> Estimate:
         generator = self.generator()
-        tree: Tree = halves(game.team) if self.hierarchy is None else self.hierarchy
+        tree: Tree = halves(game.groups) if self.hierarchy is None else self.hierarchy
         count, both = affordable(self, game.n, game.masker)
         orders = torch.tensor([_shuffled(tree, generator) for _ in range(count)])
-        return walk(self, game, Walks(orders, both, game.count, generator, self.tol is not None))
+        return walk(
+            self, game, Walks(orders, both, game.background_size, generator, self.tol is not None)
+        )
 
 
 def _leaves(tree: Tree) -> list[Any]:
@@ -90,20 +92,20 @@ def _shuffled(tree: Tree, generator: torch.Generator) -> list[int]:
     return [player for branch in order for player in _shuffled(tree[branch], generator)]
 
 
-def halves(team: Team) -> Tree:
+def halves(groups: FeatureGroups) -> Tree:
     """Players halved by where they are, again and again, across the axis they are spread along most.
 
     Players of several inputs are parted by input first.
     """
     trees = [
         _halved([(int(player), _centre(mask == player)) for player in mask.unique() if player >= 0])
-        for mask in team.masks
+        for mask in groups.masks
         if bool((mask >= 0).any())
     ]
     whole = sorted(player for tree in trees for player in _leaves(tree))
-    if whole != list(range(team.count)):
+    if whole != list(range(groups.count)):
         # A player with features in several inputs: only its number tells where it is.
-        return _halved([(player, torch.tensor([float(player)])) for player in range(team.count)])
+        return _halved([(player, torch.tensor([float(player)])) for player in range(groups.count)])
     return trees[0] if len(trees) == 1 else trees
 
 

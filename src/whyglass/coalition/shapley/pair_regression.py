@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from whyglass.coalition.background_covariates import times
+from whyglass.coalition.background_covariates import covariate_columns
 from whyglass.coalition.shapley.paired_sampling import Sample
 from whyglass.coalition.weighted_regression import inverse
 
@@ -55,7 +55,7 @@ class PairRegression:
             ]
             # A residual is smaller than the error behind it by how much the fit leans on its pair: the
             # power is between 1/2, right for equal errors, and the jackknife's 1, and covers best.
-            self._pull = slopes * sample.each(left_out) / (1 - lean) ** 0.75
+            self._pull = slopes * sample.per_pair(left_out) / (1 - lean) ** 0.75
             self._spread = self._pull.square()
 
     def solve(self, responses: Tensor) -> tuple[Tensor, Tensor]:
@@ -93,9 +93,9 @@ def _of_much_fitted(sample: Sample, slopes: Tensor) -> Tensor:
         layer.mass * layer.size * (n - layer.size) / (n * (n - 1)) for layer in layers
     )  # of all pairs the matrix of memberships is this times the identity, across the ones
     size = sample.members.sum(1, keepdim=True)
-    true = sample.each([layer.mass / layer.total / along for layer in layers])
+    true = sample.per_pair([layer.mass / layer.total / along for layer in layers])
     true = true * (sample.members.double() - size.double() / n)
-    left_out = sample.each(
+    left_out = sample.per_pair(
         [(layer.total - count) / count for layer, count in zip(layers, sample.counts, strict=True)]
     )
     return (slopes * sample.share - true) ** 2 + left_out * true**2
@@ -119,9 +119,9 @@ def triples(sample: Sample) -> Columns:
 
 
 def from_rows(sample: Sample, kind: list[Tensor]) -> Columns:
-    """How each pair's alternative departs from their mean in a player (A, E), times its membership.
+    """Covariates (A, E) of each player, in each pair's background row, times its centred membership.
 
     Over all pairs nothing of it remains, so it has no Shapley values.
     """
-    columns = times(_centred(sample), kind, sample.which)
+    columns = covariate_columns(_centred(sample), kind, sample.background_rows)
     return Columns(columns, columns.new_zeros(columns.shape[1], sample.members.shape[1]))

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from whyglass.coalition.coalition_method import SampledCoalitions
 from whyglass.coalition.game.maskers import Masker
-from whyglass.coalition.game.players import Team
+from whyglass.coalition.game.players import FeatureGroups
 from whyglass.coalition.shapley.paired_sampling import strata
 from whyglass.core.errors import BadInput
 
@@ -19,14 +19,14 @@ class PairedCoalitions(SampledCoalitions):
     fits: ClassVar[str]
     least: ClassVar[int]
 
-    def ready(self, team: Team, absent: Masker) -> None:
-        self.pairs(team.count, absent)
+    def ready(self, groups: FeatureGroups, absent: Masker) -> None:
+        self.pairs(groups.count, absent)
 
     def pairs(self, n: int, absent: Masker) -> int:
         """How many the budget pays for."""
-        ends = 1 + absent.nothing.count
+        ends = 1 + absent.nothing.background_size
         pairs = (self.budget - ends) // 2
-        least = min(self.least * n, sum(layer.total for layer in strata(n, absent.count)))
+        least = min(self.least * n, sum(layer.total for layer in strata(n, absent.background_size)))
         if pairs < least:
             raise BadInput(
                 f"budget {self.budget} is too small for {self.fits} on {n} players, which takes "

@@ -8,10 +8,10 @@ from typing import ClassVar
 import torch
 
 from whyglass.coalition.coalition_method import Estimate, SampledCoalitions
-from whyglass.coalition.game.evaluations import kept
+from whyglass.coalition.game.evaluations import cached_plan
 from whyglass.coalition.game.game import Game
 from whyglass.coalition.game.maskers import Masker
-from whyglass.coalition.game.players import Team
+from whyglass.coalition.game.players import FeatureGroups
 from whyglass.coalition.shapley.permutation_sampler import Walks, affordable, walk
 from whyglass.core.paper import Paper
 
@@ -52,8 +52,8 @@ class PermutationShapley(SampledCoalitions):
         "https://arxiv.org/abs/2104.12199",
     )
 
-    def ready(self, team: Team, absent: Masker) -> None:
-        affordable(self, team.count, absent)
+    def ready(self, groups: FeatureGroups, absent: Masker) -> None:
+        affordable(self, groups.count, absent)
 
     def estimate(self, game: Game) -> Estimate:
         orders, both = affordable(self, game.n, game.masker)
@@ -61,13 +61,13 @@ class PermutationShapley(SampledCoalitions):
         return walk(
             self,
             game,
-            walks(2 * n * n * orders, n, game.count, orders, both, self.seed, stops),
+            walks(2 * n * n * orders, n, game.background_size, orders, both, self.seed, stops),
         )
 
 
-@kept
-def walks(n: int, alternatives: int, count: int, both: int, seed: int, stops: bool) -> Walks:
+@cached_plan
+def walks(n: int, background_size: int, count: int, both: int, seed: int, stops: bool) -> Walks:
     """Along random orders."""
     generator = torch.Generator().manual_seed(seed)
     orders = torch.stack([torch.randperm(n, generator=generator) for _ in range(count)])
-    return Walks(orders, both, alternatives, generator, stops)
+    return Walks(orders, both, background_size, generator, stops)

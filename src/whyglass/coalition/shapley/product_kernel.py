@@ -1,7 +1,7 @@
-r"""Kernel regression on plays, with a kernel whose Shapley values are known.
+r"""Kernel regression on evaluations, with a kernel whose Shapley values are known.
 
-A play is a point with a coordinate for each player. The fitted function is a sum over centres c of
-products over players,
+An evaluation is a point with a coordinate for each player. The fitted function is a sum over centres c
+of products over players,
 
 .. math:: h(z) = m + \sum_c \alpha_c \prod_j \exp\left(-\frac{(z_j - c_j)^2}{2 \ell_j^2}\right)
 
@@ -60,7 +60,7 @@ def tuned(points: Tensor, scores: Tensor) -> tuple[Tensor, float]:
 
 
 def product_shapley(here: Tensor, others: Tensor, centres: Tensor) -> Tensor:
-    r"""(n, C): Shapley values of the products at centres (C, n), mean over alternatives (A, n).
+    r"""(n, C): Shapley values of the products at centres (C, n), mean over background rows (A, n).
 
     .. math:: \phi_j = \int_0^1 (p_j - q_j) \prod_{k \ne j} \bigl(t p_k + (1 - t) q_k\bigr) \, dt
 
@@ -82,7 +82,7 @@ def product_shapley(here: Tensor, others: Tensor, centres: Tensor) -> Tensor:
 
 
 class Regression:
-    """The fit to `scores` (N,) of plays (N, n), of which i and D + i are a pair for i below D.
+    """The fit to `scores` (N,) of evaluations (N, n), of which i and D + i are a pair for i below D.
 
     `within` (N,) are the residuals, `left` (D, 2) those of a pair under the fit without it; `values`
     (n,) the Shapley values of the fit, and `moved` (D, n) what leaving a pair out adds to them.
@@ -136,9 +136,9 @@ class Regression:
         found = (own * off[:, None] + shared * off) / both.clamp_min(1e-9) - (off / own)[:, None]
         return found.fill_diagonal_(0)
 
-    def raised(self, plays: slice) -> Tensor:
-        """(D, E): what leaving a pair out adds to the residuals of other plays."""
-        return self._pull @ self._basis[plays].T
+    def raised(self, evaluations: slice) -> Tensor:
+        """(D, E): what leaving a pair out adds to the residuals of other evaluations."""
+        return self._pull @ self._basis[evaluations].T
 
 
 def _solve(root: Tensor, rows: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from whyglass.coalition.coalition_method import TOLERANCE, Estimate, SampledCoalitions
 from whyglass.coalition.game.game import Game
 from whyglass.coalition.game.maskers import Masker, Replace
-from whyglass.coalition.game.players import Team
+from whyglass.coalition.game.players import FeatureGroups
 from whyglass.coalition.shapley.permutation_sampler import Walks, walk
 from whyglass.core.baseline import Baseline, background
 from whyglass.core.checks import completeness
@@ -77,23 +77,23 @@ class QII(SampledCoalitions):
         if self.influence == "unary" and self.tol is not None:
             raise BadInput("unary influences use the whole budget: leave tol out")
 
-    def absence(self, baseline: Baseline, scorer: Scorer, team: Team) -> Masker:
+    def absence(self, baseline: Baseline, scorer: Scorer, groups: FeatureGroups) -> Masker:
         rows = scorer.activations(background(baseline, scorer))
-        step = 1 + (team.count if self.influence == "unary" else max(1, 2 * (team.count - 1)))
+        step = 1 + (groups.count if self.influence == "unary" else max(1, 2 * (groups.count - 1)))
         draws = (self.budget - 1) // step
         if draws < 2:
             raise BadInput(
-                f"budget {self.budget} does not pay for two draws of {team.count} players, which take "
-                f"{1 + 2 * step} evaluations a row: raise it, or group features with players="
+                f"budget {self.budget} does not pay for two draws of {groups.count} players, which "
+                f"take {1 + 2 * step} evaluations a row: raise it, or group features with players="
             )
-        single = _single(team, scorer.points)
+        single = _single(groups, scorer.points)
         if self.influence == "unary" and single:
             draws = min(draws, len(rows[0]))
         generator = self.generator()
         drawn = tuple(_independent(leaf, draws, generator) for leaf in rows)
         whole = single and draws == len(rows[0])
         start = tuple(row[:1] for row in rows)
-        return Independent(team, scorer.points, drawn, True, start, whole)
+        return Independent(groups, scorer.points, drawn, True, start, whole)
 
     def estimate(self, game: Game) -> Estimate:
         if self.influence == "unary":
@@ -101,10 +101,14 @@ class QII(SampledCoalitions):
         # The draws came first from a generator with this seed: the orders come from another.
         generator = torch.Generator().manual_seed(self.seed ^ 0x51)
         orders = torch.stack(
-            [torch.randperm(game.n, generator=generator) for _ in range(game.count)]
+            [torch.randperm(game.n, generator=generator) for _ in range(game.background_size)]
         )
         found = walk(
-            self, game, Walks(orders, game.count, game.count, generator, self.tol is not None)
+            self,
+            game,
+            Walks(
+                orders, game.background_size, game.background_size, generator, self.tol is not None
+            ),
         )
         gap = completeness((found.values,), game.full, game.empty, TOLERANCE)
         return Estimate(found.values, found.errors, (gap, *found.checks))
@@ -114,7 +118,7 @@ class QII(SampledCoalitions):
         values = gains.mean(2)
         assert isinstance(game.masker, Independent)
         exact = game.masker.whole
-        errors = torch.zeros_like(values) if exact else gains.std(2) / game.count**0.5
+        errors = torch.zeros_like(values) if exact else gains.std(2) / game.background_size**0.5
         return Estimate(values, errors, (self.precision(values, errors),))
 
 
@@ -125,10 +129,10 @@ class Independent(Replace):
     whole: bool
 
 
-def _single(team: Team, points: Leaves) -> bool:
+def _single(groups: FeatureGroups, points: Leaves) -> bool:
     """Whether every player is one feature."""
-    whole = [mask.expand(point.shape[1:]) for mask, point in zip(team.masks, points, strict=True)]
-    return sum(int((mask >= 0).sum()) for mask in whole) == team.count
+    whole = [mask.expand(point.shape[1:]) for mask, point in zip(groups.masks, points, strict=True)]
+    return sum(int((mask >= 0).sum()) for mask in whole) == groups.count
 
 
 def _independent(rows: Tensor, draws: int, generator: torch.Generator) -> Tensor:

@@ -74,8 +74,10 @@ class RegressionAdjustedShapley(PairedCoalitions):
         active = torch.arange(game.rows)
         weights, (here, absent) = (1.0,) * (game.n // 2), _spots(game)
         for pairs in self.stages(game.n, game.masker):
-            drawn, plays = sampled(game.n * pairs, game.n, game.count, pairs, weights, self.seed)
-            scores = game.play(plays, active)
+            drawn, evaluations = sampled(
+                game.n * pairs, game.n, game.background_size, pairs, weights, self.seed
+            )
+            scores = game.scores(evaluations, active)
             for place, row in enumerate(active.tolist()):
                 spots = torch.cat([here[row : row + 1], absent])
                 for k in range(scores.shape[2]):
@@ -83,18 +85,20 @@ class RegressionAdjustedShapley(PairedCoalitions):
                     values[row, :, k], errors[row, :, k] = adjusted(
                         drawn, scores[place, :, k], ends, spots
                     )
-            active = self.loose(values[active], errors[active], active)
+            active = self.unfinished(values[active], errors[active], active)
             if not len(active):
                 break
         return Estimate(values, errors, (self.precision(values, errors),))
 
 
 def _spots(game: Game) -> tuple[Tensor, Tensor]:
-    """Coordinates of the players: present (B, n), and absent by alternative (A, n)."""
+    """Coordinates of the players: present (B, n), and absent, for each background row (A, n)."""
     absent = coordinates(game.masker)
     if absent is not None:
-        return game.team.means(game.scorer.points), absent
-    return torch.ones(game.rows, game.n).double(), torch.zeros(game.count, game.n).double()
+        return game.groups.feature_means(game.scorer.points), absent
+    return torch.ones(game.rows, game.n).double(), torch.zeros(
+        game.background_size, game.n
+    ).double()
 
 
 def adjusted(sample: Sample, scores: Tensor, ends: Tensor, spots: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,7 +109,7 @@ def adjusted(sample: Sample, scores: Tensor, ends: Tensor, spots: Tensor) -> tup
     scale = torch.where(spread > 0, spread, torch.ones_like(spread))
     known = (known - known.mean()) / scale
     share = sample.share
-    drawn = sample.each(
+    drawn = sample.per_pair(
         [count / one.total for one, count in zip(sample.layers, sample.counts, strict=True)]
     )
     if bool((drawn == 1).all()):
@@ -140,7 +144,7 @@ def _said(sample: Sample, scores: Tensor, ends: Tensor) -> Tensor:
     """
     members, n = sample.members, sample.members.shape[1]
     top, bottom = ends[..., 0], ends[..., 1:]
-    own = bottom.expand(len(members), -1).gather(1, sample.which[:, None])[:, 0]
+    own = bottom.expand(len(members), -1).gather(1, sample.background_rows[:, None])[:, 0]
     one, other = scores.chunk(2)
     uneven = (2 * members.sum(1).double() - n) / n
     off = (one - other - uneven * (top - own)) / 2
@@ -154,8 +158,8 @@ def _surrogate(sample: Sample, known: Tensor, spots: Tensor) -> tuple[Tensor, Te
     Last what two pairs do to one another, (S, S) of some of them.
     """
     pairs = len(sample.members)
-    plays = torch.cat([sample.members, ~sample.members])
-    points = torch.where(plays, spots[:1], spots[1 + sample.which.repeat(2)])
+    evaluations = torch.cat([sample.members, ~sample.members])
+    points = torch.where(evaluations, spots[:1], spots[1 + sample.background_rows.repeat(2)])
     some = _some(pairs)
     inside = torch.zeros_like(sample.members, dtype=torch.float64)
     outside = torch.zeros_like(inside)

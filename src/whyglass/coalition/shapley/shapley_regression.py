@@ -12,7 +12,7 @@ from torch import Tensor
 from whyglass.coalition.coalition_method import CoalitionMethod, Estimate
 from whyglass.coalition.game.game import Game, members
 from whyglass.coalition.game.maskers import Masker, Replace
-from whyglass.coalition.game.players import Team
+from whyglass.coalition.game.players import FeatureGroups
 from whyglass.coalition.shapley.exact_shapley import shapley
 from whyglass.coalition.shapley.retrained import Retrained
 from whyglass.core.baseline import Baseline
@@ -73,7 +73,7 @@ class ShapleyRegression(CoalitionMethod):
         "https://doi.org/10.1002/asmb.446",
     )
 
-    def absence(self, baseline: Baseline, scorer: Scorer, team: Team) -> Masker:
+    def absence(self, baseline: Baseline, scorer: Scorer, groups: FeatureGroups) -> Masker:
         model, points, point = scorer.model, scorer.points, scorer.points[0]
         if not isinstance(model, Retrained):
             raise BadInput(
@@ -88,13 +88,13 @@ class ShapleyRegression(CoalitionMethod):
             )
         if not point.is_floating_point():
             raise BadInput(f"inputs are {point.dtype}: give floats, inputs.double()")
-        return Replace(team, points, (torch.full_like(point, torch.nan),), False, None)
+        return Replace(groups, points, (torch.full_like(point, torch.nan),), False, None)
 
-    def ready(self, team: Team, absent: Masker) -> None:
-        few_enough(team.count)
+    def ready(self, groups: FeatureGroups, absent: Masker) -> None:
+        few_enough(groups.count)
 
     def estimate(self, game: Game) -> Estimate:
-        values = shapley(game.every(), game.n)
+        values = shapley(game.all_values(), game.n)
         return Estimate(values, torch.zeros_like(values))
 
 
