@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 import whyglass
 from whyglass.core.scorer import Scorer
-from whyglass.propagation.moments.random_coalitions import Players, antithetic
+from whyglass.propagation.moments.random_coalitions import Players, antithetic_values
 
 COLUMNS = [1, 2, *range(6, 22)]
 TARGET, TEST = 5, 880
@@ -88,7 +88,9 @@ def sampled(model: nn.Module, x: Tensor, pairs: int) -> Tensor:
     starts = (torch.zeros_like(x),)
     before = scorer.scores(lambda piece: (starts[0][piece],), torch.arange(len(x)))
     generator = torch.Generator().manual_seed(0)
-    return antithetic(scorer, Players((x,), starts), (before, here), pairs, generator).mean(0)
+    return antithetic_values(scorer, Players((x,), starts), (before, here), pairs, generator).mean(
+        0
+    )
 
 
 def ranks(values: Tensor) -> Tensor:

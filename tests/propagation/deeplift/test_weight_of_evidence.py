@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tests.zoo.networks import ZOO
 from whyglass import BadInput, Contrast, DeepLIFT, LogOdds, Probability, Several, WeightOfEvidence
 from whyglass.core.explanation import Explanation
-from whyglass.propagation.deeplift.weight_of_evidence import EXACT, SPREAD
+from whyglass.propagation.deeplift.weight_of_evidence import DISTRIBUTED, EXACT
 
 F64 = torch.float64
 P = torch.tensor([[2.0, 0.0]], dtype=F64)
@@ -73,7 +73,7 @@ def test_score_is_the_evidence_by_bayes_rule(classes: int, prior: float) -> None
     assert sum(values) == pytest.approx(score - baseline_score, abs=1e-9)
     if classes == 2:
         np.testing.assert_allclose(values, (weight[1] - weight[0]) * x, atol=1e-12)
-    assert found.notes == ((EXACT,) if classes == 2 else (SPREAD,))
+    assert found.notes == ((EXACT,) if classes == 2 else (DISTRIBUTED,))
 
 
 def test_two_linear_layers_are_one_and_a_relu_is_not() -> None:
@@ -81,10 +81,10 @@ def test_two_linear_layers_are_one_and_a_relu_is_not() -> None:
     assert WeightOfEvidence()(nn.Sequential(first, last), P).notes == (EXACT,)
     deep = nn.Sequential(first, nn.ReLU(), last).eval()
     found = WeightOfEvidence()(deep, P, target=0)
-    assert found.notes == (SPREAD,)
+    assert found.notes == (DISTRIBUTED,)
     torch.testing.assert_close(found.values, DeepLIFT()(deep, P, target=LogOdds(0)).values)
     accepted = WeightOfEvidence(unsupported="gradient")(lambda x: torch.lgamma(x.sum(1) + 1), P)
-    assert accepted.notes == ("passed by their plain gradient: lgamma", SPREAD)
+    assert accepted.notes == ("passed by their plain gradient: lgamma", DISTRIBUTED)
 
 
 def test_the_baseline_is_what_the_evidence_is_counted_from() -> None:
@@ -132,4 +132,4 @@ def test_a_network_that_returns_its_probability_is_refused() -> None:
     with pytest.raises(BadInput, match="ends in a sigmoid"):
         WeightOfEvidence()(nn.Sequential(layer([[1, 1]], [0]), nn.Sigmoid()), P)
     hidden = nn.Sequential(layer([[1, 1]], [0]), nn.Sigmoid(), layer([[2]], [0]))
-    assert WeightOfEvidence()(hidden, P).notes == (SPREAD,)
+    assert WeightOfEvidence()(hidden, P).notes == (DISTRIBUTED,)

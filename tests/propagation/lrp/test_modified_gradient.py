@@ -146,7 +146,7 @@ def test_another_rule_counts_once_an_operation_meets_it(monkeypatch: pytest.Monk
     torch.testing.assert_close(one, other, rtol=0, atol=0)
     without = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).double().eval()
     with monkeypatch.context() as patched:
-        patched.setattr(RelevanceMethod, "carried", lambda *_: pytest.fail("the slower way"))
+        patched.setattr(RelevanceMethod, "by_relevance", lambda *_: pytest.fail("the slower way"))
         found = LRP(rule="epsilon-plus", bias="share")(without, x, target=1).values
     torch.testing.assert_close(
         found, LRP(rule="epsilon", bias="share")(without, x, target=1).values

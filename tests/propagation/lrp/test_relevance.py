@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from tests.propagation.engine.test_interception import in_place_relu
 from whyglass import CPLRP, LRP, AttnLRP, Gamma, Several
-from whyglass.propagation.lrp.redistribution import Step
+from whyglass.propagation.lrp.redistribution import Redistribution
 from whyglass.propagation.lrp.relevance_method import RelevanceMethod
 
 F64 = torch.float64
@@ -268,19 +268,21 @@ def test_moves_carry_relevance_along() -> None:
     torch.testing.assert_close(one(lambda x: x[:, :1]), X * torch.tensor([1.0, 0, 0, 0]))
 
 
-def test_a_step_goes_once_relevance_has_passed_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_operation_is_dropped_once_relevance_has_passed_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     layers = (part for _ in range(6) for part in (nn.Linear(4, 4), nn.ReLU()))
     net = nn.Sequential(*layers).double().eval()
-    passed: list[weakref.ref[Step]] = []
+    passed: list[weakref.ref[Redistribution]] = []
     alive: list[int] = []
-    back = Step.back
+    pass_back = Redistribution.pass_back
 
-    def watched(step: Step, relevance: Tensor) -> tuple[Tensor, ...]:
+    def watched(operation: Redistribution, relevance: Tensor) -> tuple[Tensor, ...]:
         alive.append(sum(known() is not None for known in passed))
-        passed.append(weakref.ref(step))
-        return back(step, relevance)
+        passed.append(weakref.ref(operation))
+        return pass_back(operation, relevance)
 
-    monkeypatch.setattr(Step, "back", watched)
+    monkeypatch.setattr(Redistribution, "pass_back", watched)
     LRP()(net, X, target=0)
     assert len(alive) == 6
     assert max(alive) <= 1

@@ -154,9 +154,9 @@ def test_on_convolutions_as_matrices(
     agree(net, x, rule, [plain] * weighted, bias)
 
 
-def test_agree_is_for_the_terms_as_they_are() -> None:
+def test_agree_is_for_untransformed_terms() -> None:
     assert Gamma(gamma=0.5).flows() == (Flow(agree=0.5, strict=True),)
-    with pytest.raises(BadInput, match="agree is for the terms as they are: leave pairs out"):
+    with pytest.raises(BadInput, match="agree is for untransformed terms: leave pairs out"):
         Flow(((torch.abs, torch.abs),), agree=0.5)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from whyglass import DASP, BadInput, Contrast, IntegratedGradients, Probability, Unsupported
-from whyglass.propagation.moments.moments import Moments, Spread
+from whyglass.propagation.moments.moments import Covariance, Moments
 from whyglass.propagation.moments.rules import RULES
 
 
@@ -174,13 +174,15 @@ def test_a_softmax_in_the_network_and_one_in_the_target_are_the_same() -> None:
     torch.testing.assert_close(found, DASP()(logits, x, target=Probability(1)).values)
 
 
-def passed(run: Callable[[Tensor], Tensor], mean: Tensor, spread: Spread) -> tuple[Tensor, Spread]:
+def passed(
+    run: Callable[[Tensor], Tensor], mean: Tensor, start: Covariance
+) -> tuple[Tensor, Covariance]:
     """What the rules make of a Gaussian."""
     engine = Moments(RULES)
     with engine, torch.no_grad():
-        engine.start(mean, spread)
+        engine.start(mean, start)
         result = run(mean)
-    return result, engine._spreads[id(result)]
+    return result, engine._covariances[id(result)]
 
 
 MAPS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -206,14 +208,14 @@ def test_moments_of_elementwise_functions(name: str) -> None:
     """Against 400,000 draws; the shared part is the covariance with what entered."""
     mean = torch.tensor([[-3.0, -0.7, 0.0, 0.2, 1.9, 5.8]]).double()
     own, shared = torch.full_like(mean, 0.3), torch.full((1, 1, 6), 0.8).double()
-    made, spread = passed(MAPS[name], mean, Spread(own, shared))
+    made, of_result = passed(MAPS[name], mean, Covariance(own, shared))
     common = row(400_000, 1)
     drawn = MAPS[name](mean + 0.8 * common + 0.3**0.5 * row(400_000, 6, seed=1))
     torch.testing.assert_close(made[0], drawn.mean(0), rtol=0.01, atol=0.006)
-    torch.testing.assert_close(spread.variance()[0], drawn.var(0), rtol=0.02, atol=0.002)
-    assert spread.shared is not None
+    torch.testing.assert_close(of_result.variance()[0], drawn.var(0), rtol=0.02, atol=0.002)
+    assert of_result.factors is not None
     covariance = (drawn * common).mean(0)
-    torch.testing.assert_close(spread.shared[0, 0], covariance, rtol=0.02, atol=0.01)
+    torch.testing.assert_close(of_result.factors[0, 0], covariance, rtol=0.02, atol=0.01)
 
 
 @pytest.mark.parametrize("correlated", [False, True])
@@ -222,15 +224,15 @@ def test_moments_of_the_larger_of_two(correlated: bool) -> None:
     mean = torch.tensor([[[0.0, 0.4, 3.0, -1.0, 1.0, 1.0]]]).double()
     own = torch.tensor([[[1.0, 0.5, 0.1, 2.0, 0.0, 0.0]]]).double()
     shared = torch.tensor([1.0, -0.5, 0.3, 0.3, 0.0, 0.0]).double().reshape(1, 1, 1, 6)
-    made, spread = passed(
-        lambda x: F.max_pool1d(x, 2), mean, Spread(own, shared if correlated else None)
+    made, of_result = passed(
+        lambda x: F.max_pool1d(x, 2), mean, Covariance(own, shared if correlated else None)
     )
     drawn = mean + own.sqrt() * row(400_000, 1, 6)
     if correlated:
         drawn = drawn + shared[0] * row(400_000, 1, 1, seed=1)
     drawn = F.max_pool1d(drawn, 2)
     torch.testing.assert_close(made[0], drawn.mean(0), rtol=0, atol=0.01)
-    torch.testing.assert_close(spread.variance()[0], drawn.var(0), rtol=0.02, atol=1e-9)
+    torch.testing.assert_close(of_result.variance()[0], drawn.var(0), rtol=0.02, atol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -244,11 +246,11 @@ def test_moments_of_the_larger_of_two(correlated: bool) -> None:
 def test_max_pooling_picks_its_windows(settings: dict[str, Any]) -> None:
     """Without any variance the rule is the pooling itself."""
     mean = row(2, 3, 7, 9)
-    made, spread = passed(
-        lambda x: F.max_pool2d(x, **settings), mean, Spread(torch.zeros_like(mean))
+    made, of_result = passed(
+        lambda x: F.max_pool2d(x, **settings), mean, Covariance(torch.zeros_like(mean))
     )
     torch.testing.assert_close(made, F.max_pool2d(mean, **settings))
-    assert spread.variance().abs().max() < 1e-20
+    assert of_result.variance().abs().max() < 1e-20
 
 
 @pytest.mark.parametrize(
@@ -271,11 +273,11 @@ def test_max_pooling_picks_its_windows(settings: dict[str, Any]) -> None:
 def test_variances_of_affine_operations(run: Callable[[Tensor], Tensor]) -> None:
     """Against the matrix of the operation, entry by entry."""
     mean, own = row(2, 2, 5, 7), row(2, 2, 5, 7, seed=1).square()
-    made, spread = passed(run, mean, Spread(own))
+    made, of_result = passed(run, mean, Covariance(own))
     torch.testing.assert_close(made, run(mean))
     matrix: Any = torch.autograd.functional.jacobian(run, mean).flatten(made.dim())
     expected = (matrix**2 @ own.flatten()).reshape(made.shape)
-    torch.testing.assert_close(spread.variance(), expected)
+    torch.testing.assert_close(of_result.variance(), expected)
 
 
 def test_the_checks_say_where_sampling_is_the_better_bargain() -> None:
@@ -298,11 +300,11 @@ def test_the_checks_say_where_sampling_is_the_better_bargain() -> None:
 
 
 def test_the_bias_is_measured_without_the_sampling_error() -> None:
-    from whyglass.propagation.moments.random_coalitions import against_sampling
+    from whyglass.propagation.moments.random_coalitions import bias_check
 
     pairs = row(200, 3, 10) + 2
-    right = against_sampling(torch.full((3, 10), 2.0).double(), pairs)
-    off = against_sampling(torch.full((3, 10), 2.5).double(), pairs)
+    right = bias_check(torch.full((3, 10), 2.0).double(), pairs)
+    off = bias_check(torch.full((3, 10), 2.5).double(), pairs)
     assert right.verdict == "pass"
     assert off.verdict == "warn"
     assert "sampling is the better bargain" in off.text
@@ -315,7 +317,7 @@ def test_the_bias_is_measured_without_the_sampling_error() -> None:
 
 def test_the_compared_permutations_are_shapley_values() -> None:
     from whyglass.core.scorer import Scorer
-    from whyglass.propagation.moments.random_coalitions import Players, antithetic
+    from whyglass.propagation.moments.random_coalitions import Players, antithetic_values
 
     net, x = dense(), row(2, 6)
     scorer = Scorer(net, x, gradient=False)
@@ -323,7 +325,7 @@ def test_the_compared_permutations_are_shapley_values() -> None:
     starts = (torch.zeros_like(x),)
     low = scorer.scores(lambda piece: (starts[0][piece],), torch.arange(2))
     generator = torch.Generator().manual_seed(0)
-    pairs = antithetic(scorer, Players((x,), starts), (low, high), 3000, generator)
+    pairs = antithetic_values(scorer, Players((x,), starts), (low, high), 3000, generator)
     torch.testing.assert_close(pairs.sum(2), (high - low).expand(3000, -1))
     for i in range(2):
         truth = exact(lambda given: net(given)[:, 0], x[i], torch.zeros(6).double())

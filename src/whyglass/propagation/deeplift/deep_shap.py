@@ -15,7 +15,11 @@ from whyglass.core.inputs import Leaves, differentiable, multiply
 from whyglass.core.method import Attribution
 from whyglass.core.paper import Paper
 from whyglass.core.scorer import Rows, Scorer
-from whyglass.propagation.deeplift.difference_method import TOLERANCE, DifferenceMethod, Pass
+from whyglass.propagation.deeplift.difference_method import (
+    TOLERANCE,
+    DifferenceMethod,
+    DifferencePass,
+)
 from whyglass.propagation.engine.interception import require_visible_operations
 
 
@@ -57,53 +61,18 @@ class DeepSHAP(DifferenceMethod):
                 "deep SHAP replaces every input by the background's, so all must be floats: wrap the "
                 "model in a callable that holds the others fixed, or explain at= a layer"
             )
-        given = background(baseline, scorer)
+        rows_of_background = background(baseline, scorer)
         here = scorer.at_inputs(gradient=False)
-        starts = scorer.activations(given)
-        width, count = scorer.rows, len(starts[0])
-        rows = torch.arange(width).repeat(count)
-        which = torch.arange(count).repeat_interleave(width)
-        passes: list[Pass] = []
-
-        def around(piece: slice, _rows: Rows) -> Pass:
-            passes.append(Pass(tuple(s[which[piece]] for s in starts), self.rule, self.unsupported))
-            return passes[-1]
-
-        def points(piece: slice) -> Leaves:
-            return tuple(point[rows[piece]] for point in scorer.points)
-
-        scorer.interception = around
-        shape = tuple(here.scores.shape[1:])
-        sums = [
-            [
-                torch.zeros((*p.shape, *shape), dtype=torch.float64, device=p.device)
-                for p in scorer.points
-            ]
-            for _ in range(2)
-        ]
-        start_scores = torch.zeros(here.scores.shape, dtype=torch.float64)
-        accepted: set[str] = set()
-        for part in scorer.gradients_at(points, rows):
-            mine = rows[part.piece]
-            steps = tuple(
-                p - s[which[part.piece]] for p, s in zip(part.points, starts, strict=True)
-            )
-            for leaf, value in enumerate(multiply(part.gradients, steps, scorer.many)):
-                place = mine.to(value.device)
-                for power, total in enumerate(sums, 1):
-                    total[leaf].index_add_(0, place, value.double() ** power)
-            done = passes.pop()
-            assert done.start_scores is not None
-            start_scores.index_add_(0, mine, done.start_scores.double().cpu())
-            accepted |= set(done.accepted)
-        scorer.interception = None
-        scorer.cost.evaluations += len(rows)
+        baselines = scorer.activations(rows_of_background)
+        count = len(baselines[0])
+        sums, baseline_scores, accepted = self._sums(scorer, baselines, here.scores)
+        scorer.cost.evaluations += scorer.rows * count
         values = tuple(total / count for total in sums[0])
-        spread = [
+        variances = [
             (square / count - value**2).clamp_min(0)
             for square, value in zip(sums[1], values, strict=True)
         ]
-        expected = (start_scores / count).to(here.scores)
+        expected = (baseline_scores / count).to(here.scores)
         notes = (
             [f"passed by their plain gradient: {', '.join(sorted(accepted))}"] if accepted else []
         )
@@ -111,14 +80,56 @@ class DeepSHAP(DifferenceMethod):
             tuple(_narrow(value, p) for value, p in zip(values, scorer.points, strict=True)),
             here.scores,
             expected,
-            tuple(start.mean(0, keepdim=True) for start in starts),
+            tuple(row.mean(0, keepdim=True) for row in baselines),
             tuple(
-                _narrow((s / max(count - 1, 1)).sqrt(), p)
-                for s, p in zip(spread, scorer.points, strict=True)
+                _narrow((variance / max(count - 1, 1)).sqrt(), p)
+                for variance, p in zip(variances, scorer.points, strict=True)
             ),
             checks=(completeness(values, here.scores, expected, TOLERANCE),),
             notes=notes,
         )
+
+    def _sums(
+        self, scorer: Scorer, baselines: Leaves, scores: Tensor
+    ) -> tuple[list[list[Tensor]], Tensor, set[str]]:
+        """Sums over the background of values and of their squares, and of scores; what was accepted."""
+        width, count = scorer.rows, len(baselines[0])
+        rows = torch.arange(width).repeat(count)
+        which = torch.arange(count).repeat_interleave(width)
+        passes: list[DifferencePass] = []
+
+        def around(piece: slice, _rows: Rows) -> DifferencePass:
+            start = tuple(row[which[piece]] for row in baselines)
+            passes.append(DifferencePass(start, self.rule, self.unsupported))
+            return passes[-1]
+
+        def points(piece: slice) -> Leaves:
+            return tuple(point[rows[piece]] for point in scorer.points)
+
+        sums = [
+            [
+                torch.zeros((*p.shape, *scores.shape[1:]), dtype=torch.float64, device=p.device)
+                for p in scorer.points
+            ]
+            for _ in range(2)
+        ]
+        baseline_scores = torch.zeros(scores.shape, dtype=torch.float64)
+        accepted: set[str] = set()
+        scorer.interception = around
+        for part in scorer.gradients_at(points, rows):
+            differences = tuple(
+                p - row[which[part.piece]] for p, row in zip(part.points, baselines, strict=True)
+            )
+            for leaf, value in enumerate(multiply(part.gradients, differences, scorer.many)):
+                place = rows[part.piece].to(value.device)
+                for power, total in enumerate(sums, 1):
+                    total[leaf].index_add_(0, place, value.double() ** power)
+            done = passes.pop()
+            assert done.baseline_scores is not None
+            baseline_scores.index_add_(0, rows[part.piece], done.baseline_scores.double().cpu())
+            accepted |= set(done.accepted)
+        scorer.interception = None
+        return sums, baseline_scores, accepted
 
 
 def _narrow(value: Tensor, point: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What DeepLIFT and its kin share: a pass at the inputs and, beside it, at a baseline."""
+"""What DeepLIFT and related methods share: a pass at the inputs and, beside it, at a baseline."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from whyglass.core.checks import completeness
 from whyglass.core.inputs import Leaves, differentiable, multiply
 from whyglass.core.method import Attribution, Axiom, Method
 from whyglass.core.scorer import Scorer
-from whyglass.propagation.deeplift import closed_forms as closed
-from whyglass.propagation.deeplift import rules
+from whyglass.propagation.deeplift import closed_forms, rules
 from whyglass.propagation.deeplift.pooling import max_pool
-from whyglass.propagation.deeplift.reveal_cancel import Sum, reveal_cancel
+from whyglass.propagation.deeplift.reveal_cancel import WeightedSum, reveal_cancel
 from whyglass.propagation.engine.calls import Call, Policy, Table
 from whyglass.propagation.engine.interception import Propagation, intercepted, one_of
 from whyglass.propagation.engine.linear_operations import (
@@ -27,21 +26,21 @@ from whyglass.propagation.engine.linear_operations import (
 from whyglass.propagation.engine.operations import MAX_POOLS
 
 NAMED = dict.fromkeys(MAX_POOLS, max_pool) | {
-    "logsumexp": closed.logsumexp,
+    "logsumexp": closed_forms.logsumexp,
     "quotient": rules.quotient,
-    "softmax": closed.softmax,
-    "layer_norm": closed.norm,
-    "rms_norm": closed.norm,
+    "softmax": closed_forms.softmax,
+    "layer_norm": closed_forms.norm,
+    "rms_norm": closed_forms.norm,
     "batch_norm": rules.batch_norm,
 }
 TOLERANCE = 1e-3
 Differences = Literal["rescale", "reveal-cancel", "reveal-cancel-dense"]
 
 
-class Pass(Propagation):
+class DifferencePass(Propagation):
     """A forward pass at the inputs and, beside it, at the baseline."""
 
-    def __init__(self, starts: Leaves, rule: Differences, unsupported: Policy) -> None:
+    def __init__(self, baselines: Leaves, rule: Differences, unsupported: Policy) -> None:
         self._scratch = rules.Scratch()
         table = Table(
             self._rescale if rule == "rescale" else self._reveal_cancel,
@@ -49,35 +48,35 @@ class Pass(Propagation):
             by_name=NAMED,
         )
         super().__init__(table, with_baseline=True, unsupported=unsupported)
-        self._starts, self._rule = starts, rule
+        self._baselines, self._rule = baselines, rule
         self._records_all = rule != "rescale"
-        self._sums: dict[int, Sum] = self.per_tensor()
-        self.start_scores: Tensor | None = None
+        self._weighted_sums: dict[int, WeightedSum] = self.per_tensor()
+        self.baseline_scores: Tensor | None = None
 
     def begin(self, leaves: Leaves) -> None:
         """Follow the leaves; integer ones are the same at the baseline."""
-        for leaf, start in zip(leaves, self._starts, strict=True):
+        for leaf, at_baseline in zip(leaves, self._baselines, strict=True):
             if differentiable(leaf):
-                self.track(leaf, start)
+                self.track(leaf, at_baseline)
 
     def end(self, scores: Tensor) -> Tensor:
         """The scores at the baseline come with the pass."""
-        self.start_scores = self.at_baseline(scores).detach()
+        self.baseline_scores = self.at_baseline(scores).detach()
         return scores
 
     def after_call(self, call: Call, result: Any) -> None:
-        """Remember weighted sums, for the rule that looks at their terms."""
+        """Remember weighted sums, whose terms RevealCancel needs."""
         if call.op == "batch_norm":
-            before = self._sums.get(id(call.leaves[call.operands[0]]))
+            before = self._weighted_sums.get(id(call.leaves[call.operands[0]]))
             if before is not None and before.scale is None and scales_output_channels(before.call):
-                self._sums[id(result)] = Sum(before.call, norm_scale(call))
+                self._weighted_sums[id(result)] = WeightedSum(before.call, norm_scale(call))
         elif weight_position(call) is not None and (
             self._rule == "reveal-cancel" or not call.op.startswith("conv")
         ):
-            self._sums[id(result)] = Sum(call)
+            self._weighted_sums[id(result)] = WeightedSum(call)
 
     def _reveal_cancel(self, call: Call) -> Tensor:
-        source = self._sums.get(id(call.leaves[call.operands[0]]))
+        source = self._weighted_sums.get(id(call.leaves[call.operands[0]]))
         return self._rescale(call) if source is None else reveal_cancel(call, source)
 
     def _rescale(self, call: Call) -> Tensor:
@@ -86,30 +85,32 @@ class Pass(Propagation):
 
 def propagate(
     scorer: Scorer, baseline: Baseline, rule: Differences, unsupported: Policy
-) -> tuple[Attribution, list[Pass]]:
-    """DeepLIFT's answer, and the passes that it came from."""
+) -> tuple[Attribution, list[DifferencePass]]:
+    """The values of DeepLIFT with their scores and check, and the passes that made them."""
     if scorer.layer is not None:
         scorer.at_inputs(gradient=False)
-    starts = resolve(baseline, scorer)
+    baselines = resolve(baseline, scorer)
     here, passes = intercepted(
-        scorer, lambda piece: Pass(tuple(start[piece] for start in starts), rule, unsupported)
+        scorer,
+        lambda piece: DifferencePass(tuple(row[piece] for row in baselines), rule, unsupported),
     )
     scorer.cost.evaluations += scorer.rows
-    found = [p.start_scores for p in passes if p.start_scores is not None]
-    start_scores = torch.cat(found)
-    steps = tuple(
-        point - start if differentiable(point) else torch.zeros_like(point, dtype=torch.float32)
-        for point, start in zip(scorer.points, starts, strict=True)
+    baseline_scores = torch.cat(
+        [done.baseline_scores for done in passes if done.baseline_scores is not None]
     )
-    values = multiply(here.gradients, steps, scorer.many)
-    accepted = sorted({op for p in passes for op in p.accepted})
+    differences = tuple(
+        point - row if differentiable(point) else torch.zeros_like(point, dtype=torch.float32)
+        for point, row in zip(scorer.points, baselines, strict=True)
+    )
+    values = multiply(here.gradients, differences, scorer.many)
+    accepted = sorted({op for done in passes for op in done.accepted})
     notes = [f"passed by their plain gradient: {', '.join(accepted)}"] if accepted else []
     answer = Attribution(
         values,
         here.scores,
-        start_scores,
-        starts,
-        checks=(completeness(values, here.scores, start_scores, TOLERANCE),),
+        baseline_scores,
+        baselines,
+        checks=(completeness(values, here.scores, baseline_scores, TOLERANCE),),
         notes=notes,
     )
     return answer, passes

@@ -12,7 +12,7 @@ from whyglass.propagation.engine.calls import Call
 
 
 class _Routed(torch.autograd.Function):
-    """y as it is; backwards each multiplier goes, scaled, to two places of the flat input."""
+    """Forwards y is unchanged; backwards each multiplier goes, scaled, to two places of the input."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, places: Tensor, scales: Tensor) -> Tensor:
@@ -24,14 +24,14 @@ class _Routed(torch.autograd.Function):
     def backward(ctx: Any, *multipliers: Tensor) -> tuple[Tensor, None, None, None]:
         places, scales = ctx.saved_tensors
         flat = multipliers[0].new_zeros(ctx.shape).flatten(0, 1).flatten(1)
-        found = (multipliers[0] * scales).flatten(1, 2).flatten(2)
-        for way, place in zip(found, places.flatten(1, 2).flatten(2), strict=True):
-            flat.scatter_add_(1, place, way)
+        routed = (multipliers[0] * scales).flatten(1, 2).flatten(2)
+        for multiplier, place in zip(routed, places.flatten(1, 2).flatten(2), strict=True):
+            flat.scatter_add_(1, place, multiplier)
         return flat.reshape(ctx.shape), None, None, None
 
 
 def max_pool(call: Call) -> Any:
-    """y = max over a window, overlapping or not; exact for the change of every output.
+    """The multipliers of y = max over a window, exact for the change of every output.
 
     With m = max(y, y'), the rise m - y' goes to the input's largest place and the fall y - m to the
     baseline's largest place. Both places changed by at least as much, so no multiplier exceeds 1.
@@ -54,15 +54,15 @@ def max_pool(call: Call) -> Any:
             torch.where(change == 0, 0.0, change / step.gather(2, at.flatten(2)).view_as(change))
             for change, at in ((highest - y0, here), (y - highest, there))
         ]
-    found = _Routed.apply(batched, y, torch.stack([here, there]), torch.stack(scales))
-    return found if batched is x else found.squeeze(0)
+    pooled = _Routed.apply(batched, y, torch.stack([here, there]), torch.stack(scales))
+    return pooled if batched is x else pooled.squeeze(0)
 
 
 def _settings(call: Call) -> dict[str, Any]:
-    """Arguments of a pooling call by name."""
+    """The arguments of a pooling call, by name."""
     names = ("output_size",) if call.op.startswith("adaptive") else (
         "kernel_size", "stride", "padding", "dilation", "ceil_mode",
     )  # fmt: skip
     args, kwargs = call.arguments()
-    given = dict(zip(names, args[1:], strict=False)) | kwargs
-    return {name: given[name] for name in names if given.get(name) is not None}
+    arguments = dict(zip(names, args[1:], strict=False)) | kwargs
+    return {name: arguments[name] for name in names if arguments.get(name) is not None}

@@ -1,8 +1,8 @@
 """DeepLIFT's rules: multipliers m with sum_i m_i (x_i - x'_i) equal to the change of the output.
 
-A linear operation's multipliers are its weights, which its own backward pass gives. These are the
-others. A multiplier travels as the gradient does, so the chain rule of Shrikumar et al. (2017),
-equation 3, is torch's backward pass.
+A linear operation's multipliers are its weights, which its own backward pass gives. This module holds
+the other rules. A multiplier travels as the gradient does, so the chain rule of Shrikumar et al.
+(2017), equation 3, is torch's backward pass.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from whyglass.propagation.engine.calls import Call, StraightThrough, derivative
 from whyglass.propagation.engine.linear_operations import norm_scale, per_channel
 
 PIECEWISE = frozenset({"relu", "relu6", "hardtanh", "leaky_relu", "threshold", "clamp", "abs"})
-# Below this share of its size a difference is rounding, and the slope there the derivative.
-SAME = {torch.float64: 1e-13, torch.float32: 1e-6}
+# A difference below this share of its operands is rounding, and the slope there is the derivative.
+ROUNDING = {torch.float64: 1e-13, torch.float32: 1e-6}
 
 
 class Scaled(torch.autograd.Function):
-    """y as it is; backwards each multiplier times a slope of its own."""
+    """Forwards y is unchanged; backwards each multiplier is scaled by a slope."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, slope: Tensor) -> Tensor:
@@ -38,21 +38,21 @@ class Scaled(torch.autograd.Function):
 
 
 class Scratch:
-    """Memory for one difference at a time: fresh memory costs more than the subtraction."""
+    """Reused memory for one difference: fresh memory costs more than the subtraction."""
 
     def __init__(self) -> None:
-        self._held = torch.empty(0)
+        self._memory = torch.empty(0)
 
     def difference(self, x: Tensor, before: Tensor) -> Tensor:
-        """x - x', until something else is asked for."""
-        held = self._held
-        if held.dtype != x.dtype or held.device != x.device or held.numel() < x.numel():
-            held = self._held = x.new_empty(x.numel())
-        return torch.sub(x, before, out=held[: x.numel()].view(x.shape))
+        """x - x', valid until the next call."""
+        memory = self._memory
+        if memory.dtype != x.dtype or memory.device != x.device or memory.numel() < x.numel():
+            memory = self._memory = x.new_empty(x.numel())
+        return torch.sub(x, before, out=memory[: x.numel()].view(x.shape))
 
 
 def rescale(call: Call, scratch: Scratch) -> Tensor:
-    """Elementwise y = f(x): m_x = m_y (y - y') / (x - x'), the derivative where x = x'.
+    """The Rescale rule of y = f(x): m_x = m_y (y - y') / (x - x'), the derivative where x = x'.
 
     Shrikumar et al. (2017), section 3.5.2.
     """
@@ -69,38 +69,38 @@ def _mean_slope(call: Call, x: Tensor, before: Tensor, y: Tensor, scratch: Scrat
     step = scratch.difference(x, before)
     slope = (y - call.at_baseline).div_(step)
     if call.op in PIECEWISE:
-        return _without_gaps(call, x, slope)
+        return _with_derivatives(call, x, slope)
     # Masks of minus infinity are equal and have no difference.
     size = torch.maximum(x.abs(), before.abs())
-    near = (x == before) | (step.abs() <= SAME.get(x.dtype, 1e-6) * size)
+    near = (x == before) | (step.abs() <= ROUNDING.get(x.dtype, 1e-6) * size)
     if not near.any():
         return slope
     # A square root at zero has no slope; without a change it needs none.
     return torch.where(near, derivative(call).nan_to_num(0.0, 0.0, 0.0), slope)
 
 
-def _without_gaps(call: Call, x: Tensor, slope: Tensor) -> Tensor:
-    """On straight pieces a slope is right but where there is no difference: there 0 / 0."""
+def _with_derivatives(call: Call, x: Tensor, slope: Tensor) -> Tensor:
+    """The slopes, with the derivative where 0 / 0 left none; elsewhere straight pieces need none."""
     if math.isfinite(slope.sum()):
         return slope
     if any(isinstance(leaf, Tensor) and leaf is not x for leaf in call.leaves[1:]):
         return torch.where(slope.isnan(), derivative(call), slope)
     slope = slope.contiguous()
     flat = slope.view(-1)
-    places = _gaps(flat)
+    places = _undefined(flat)
     flat[places] = derivative(call, x.flatten()[places]).nan_to_num(0.0, 0.0, 0.0)
     return slope
 
 
-def _gaps(flat: Tensor) -> Tensor:
-    """Where numbers are none: on a processor numpy finds them ten times faster."""
-    if flat.device.type == "cpu" and flat.dtype in SAME:
+def _undefined(flat: Tensor) -> Tensor:
+    """The places of NaN, which numpy finds ten times faster on a CPU."""
+    if flat.device.type == "cpu" and flat.dtype in ROUNDING:
         return torch.from_numpy(np.flatnonzero(np.isnan(flat.numpy())))
     return flat.isnan().nonzero()[:, 0]
 
 
 def batch_norm(call: Call) -> Tensor:
-    """A scale and a shift a channel: the multipliers times the scale."""
+    """The multipliers of a batch norm by running statistics: a scale for each channel."""
     x = call.leaves[call.operands[0]]
     with torch.no_grad():
         y = call.run()
@@ -108,7 +108,7 @@ def batch_norm(call: Call) -> Tensor:
 
 
 def _square_root(x: Tensor, x0: Tensor, y: Tensor, y0: Tensor) -> Tensor:
-    """1 / (y + y'); where nothing changed from zero there is nothing to scale."""
+    """The slope 1 / (y + y'), or 0 where both are zero and nothing changed."""
     total = y + y0
     return torch.where(total == 0, 0.0, 1 / total)
 
@@ -122,7 +122,7 @@ CLOSED: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
 
 
 class _Product(torch.autograd.Function):
-    """y as it is; backwards the product of matrices with the other one's mean of both ends."""
+    """Forwards y is unchanged; backwards each matrix meets the mean of the other at both ends."""
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor, y: Tensor, a0: Tensor, b0: Tensor) -> Tensor:
@@ -137,10 +137,10 @@ class _Product(torch.autograd.Function):
 
 
 def product(call: Call) -> Tensor:
-    """Bilinear y = f(a, b): each operand's multiplier is f with the other's mean of both ends.
+    """The multipliers of a bilinear y = f(a, b): f with the mean of the other operand at both ends.
 
-    f(a, b) - f(a', b') = f(a - a', (b + b') / 2) + f((a + a') / 2, b - b'): the Shapley value of two
-    players, of which one is a and the other b. Both are the gradient of f at the means.
+    f(a, b) - f(a', b') = f(a - a', (b + b') / 2) + f((a + a') / 2, b - b'): each term is the Shapley
+    value of one of two players, a and b. Both multipliers are the gradient of f at the means.
     """
     with torch.no_grad():
         value = call.run()
@@ -159,11 +159,11 @@ def product(call: Call) -> Tensor:
 
 
 def quotient(call: Call) -> Tensor:
-    """y = a / b: the product rule of a = y b, solved for y.
+    """The multipliers of y = a / b: the product rule of a = y b, solved for y.
 
     y - y' = (a - a' - (y + y') / 2 (b - b')) / ((b + b') / 2). Where b changes its sign that could
-    divide by zero: there it is the product of a and 1 / b. A product throughout would give the
-    reciprocal of a denominator near zero, as norms have at a baseline of zero, half of all the weight.
+    divide by zero, and the multipliers are those of the product of a and 1 / b. Norms have a
+    denominator near zero at a baseline of zero: a product throughout would give it half the weight.
     """
     (a, a0), (b, b0) = zip(call.leaves, call.baseline_leaves, strict=True)
     with torch.no_grad():

@@ -16,7 +16,7 @@ from whyglass.core.target import Contrast, LogOdds, Probability, Several, Single
 from whyglass.propagation.deeplift.difference_method import DifferenceMethod, propagate
 
 EXACT = "one layer: the evidence is exact"
-SPREAD = (
+DISTRIBUTED = (
     "deeper than one layer, or more than two classes: evidence distributed by DeepLIFT's rules, one "
     "of several ways"
 )
@@ -47,8 +47,8 @@ class WeightOfEvidence(DifferenceMethod):
 
     >>> import torch, whyglass
     >>> logit = lambda x: x.sum(1) - 1
-    >>> found = whyglass.WeightOfEvidence()(logit, torch.tensor([[2.0, 0.0]]))
-    >>> found.values, found.score, found.baseline_score
+    >>> evidence = whyglass.WeightOfEvidence()(logit, torch.tensor([[2.0, 0.0]]))
+    >>> evidence.values, evidence.score, evidence.baseline_score
     (tensor([[2., 0.]]), tensor([1.]), tensor([-1.]))
     """
 
@@ -80,20 +80,20 @@ class WeightOfEvidence(DifferenceMethod):
         return _log_odds(target)
 
     def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
-        found, passes = propagate(scorer, baseline, self.rule, self.unsupported)
-        if any(one.last == "sigmoid" for one in passes):
+        answer, passes = propagate(scorer, baseline, self.rule, self.unsupported)
+        if any(done.last == "sigmoid" for done in passes):
             raise BadInput(
                 "the network ends in a sigmoid, so its output is a probability and no logit: let the "
                 "model return what goes into the sigmoid, which is the log-odds"
             )
-        assert found.baseline_score is not None
+        assert answer.baseline_score is not None
         prior = math.log(self.prior / (1 - self.prior))
-        exact = not any(one.with_rule or one.accepted for one in passes)
+        exact = not any(done.with_rule or done.accepted for done in passes)
         return dataclasses.replace(
-            found,
-            score=found.score - prior,
-            baseline_score=found.baseline_score - prior,
-            notes=[*found.notes, EXACT if exact else SPREAD],
+            answer,
+            score=answer.score - prior,
+            baseline_score=answer.baseline_score - prior,
+            notes=[*answer.notes, EXACT if exact else DISTRIBUTED],
         )
 
 

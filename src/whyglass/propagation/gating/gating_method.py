@@ -20,7 +20,7 @@ RISING = frozenset({"relu", "relu6", "hardtanh", "elu", "selu", "celu", "softplu
 
 
 class _Positive(torch.autograd.Function):
-    """y as it is; backwards the positive part of the gradient, to whatever y is made of."""
+    """Forwards y is unchanged; backwards the source of y gets the positive part of the gradient."""
 
     @staticmethod
     def forward(ctx: Any, source: Tensor, y: Tensor) -> Tensor:
@@ -32,7 +32,7 @@ class _Positive(torch.autograd.Function):
 
 
 class _PositiveAfter(torch.autograd.Function):
-    """x as it is; backwards the positive part of what a rising gate has just made, in its place."""
+    """Forwards x is unchanged; backwards it gets the positive part of the gradient, in place."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -44,9 +44,9 @@ class _PositiveAfter(torch.autograd.Function):
 
 
 def guided(call: Call) -> Tensor:
-    """m_x = f'(x) max(m_y, 0): for ReLU both the input and the gradient must be positive."""
+    """The gradient m_x = f'(x) max(m_y, 0): for ReLU, input and gradient must both be positive."""
     if call.op in RISING:
-        # f' is not negative, so that the cut can follow it: no new memory, and no other reader.
+        # f' is not negative, so the cut can follow it, in memory that nothing else reads.
         place = call.operands[0]
         return call.run({place: _PositiveAfter.apply(call.leaves[place])})
     y = call.run()
@@ -54,7 +54,7 @@ def guided(call: Call) -> Tensor:
 
 
 def deconvolved(call: Call) -> Tensor:
-    """m_x = max(m_y, 0), whatever the input was."""
+    """The signal m_x = max(m_y, 0), whatever the input was."""
     x = call.leaves[call.operands[0]]
     with torch.no_grad():
         y = call.run()
@@ -79,7 +79,7 @@ class GatedMethod(Method):
             None, None, by_name=dict.fromkeys(GATES, type(self).gate), decompose=False, total=True
         )
         here, passes = intercepted(scorer, lambda _: Propagation(table, with_baseline=False))
-        met = sorted(set().union(*(made.with_rule for made in passes)))
+        met = sorted(set().union(*(done.with_rule for done in passes)))
         note = (
             f"changed at {', '.join(met)}" if met else "no gate was met: this is the plain gradient"
         )

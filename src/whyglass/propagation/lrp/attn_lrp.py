@@ -6,7 +6,7 @@ from typing import ClassVar
 from whyglass.core.method import Axiom
 from whyglass.core.paper import Paper
 from whyglass.propagation.lrp.composites import Composite
-from whyglass.propagation.lrp.relevance import Products
+from whyglass.propagation.lrp.products import Products
 from whyglass.propagation.lrp.relevance_method import RelevanceMethod
 from whyglass.propagation.lrp.rules import Rule
 
@@ -18,11 +18,11 @@ class AttnLRP(RelevanceMethod):
     .. math:: R_i = x_i \Big( R_i^{out} - s_i \sum_j R_j^{out} \Big) \; \text{(softmax } s), \quad
         R_A = A \odot \frac{R}{2 A V} V^T, \; R_V \text{ likewise}
 
-    In a layer norm the spread counts as a constant, functions of one number pass relevance unchanged,
-    linear layers follow `rule`: LRP-0, for which a changed gradient is enough and no denominator has to
-    be kept from zero. For a vision transformer rule="gamma" gives less noise. Explain tokens at= the
-    embedding, and sum the values over its last axis. Units: score. Source: Achtibat et al. (2024),
-    equations 8 to 15.
+    The standard deviation in a layer norm counts as a constant, functions of one number pass relevance
+    unchanged, linear layers follow `rule`. By default that is LRP-0, for which a modified gradient is
+    enough and no denominator has to be kept from zero. For a vision transformer rule="gamma" gives less
+    noise. Explain tokens at= the embedding, and sum the values over its last axis. Units: score.
+    Source: Achtibat et al. (2024), equations 8 to 15.
 
     >>> import torch, whyglass
     >>> x = torch.tensor([[[1.0, 0.0], [0.0, 2.0]]])

@@ -1,4 +1,4 @@
-"""Which rule where: composites of LRP's rules, as data, and the field's presets."""
+"""Composites: which rule of LRP applies where, as data, and the field's presets."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ WEIGHTED = PRODUCTS.union(("linear", *CONVOLUTIONS))
 
 @dataclass(frozen=True, kw_only=True)
 class When:
-    """A rule, and the weighted operations it is for: all conditions that are given must hold.
+    """A rule, and the weighted operations it is for: those that meet every stated condition.
 
     Args:
         rule: the rule.
         ops: names of operations, such as "linear" or "conv2d".
         layers: a pattern for the submodule's dotted name, as in a shell: "features.*".
-        depth: above which and up to which share of the network's depth, counted in weighted operations
-            from the input: (0, 1/3) is its lower third, and the last operation is at 1.
+        depth: an interval of the network's depth, counted in weighted operations from the input:
+            (0, 1/3) is its lower third, and the last operation is at 1.
         first: only operations that no weighted operation precedes.
     """
 
@@ -57,7 +57,7 @@ class When:
             raise BadInput(f"depth must be two rising numbers from 0 to 1, not {self.depth!r}")
 
     def holds(self, op: str, layer: str, depth: int, deepest: int) -> bool:
-        """For the operation number `depth`, from 1, on a path of at most `deepest`."""
+        """Whether an operation, number `depth` from 1 on a path of `deepest`, meets the conditions."""
         return (
             (self.ops is None or op in self.ops)
             and (self.layers is None or fnmatchcase(layer, self.layers))
@@ -71,7 +71,7 @@ SUMS = Epsilon()
 
 @dataclass(frozen=True)
 class Composite:
-    """The first clause that holds gives the rule.
+    """Rules by place: the first clause that holds gives the rule.
 
     `sums` is for what adds without weights: pooling, means, residual additions.
     """
@@ -91,12 +91,12 @@ class Composite:
 
 
 def everywhere(rule: Rule) -> Composite:
-    """One rule for all, sums included where it can."""
+    """One rule for every weighted operation, and for sums if it is one for sums."""
     return Composite((When(rule=rule),), rule if isinstance(rule, Zero | Epsilon | Gamma) else SUMS)
 
 
 def by_kind(convolutions: Rule, first: Rule | None = None) -> Composite:
-    """A rule for convolutions, epsilon for the rest, and another for the first layer if given."""
+    """A rule for convolutions, epsilon for the rest, and for the first layer `first`."""
     clauses = (When(rule=convolutions, ops=CONVOLUTIONS), When(rule=Epsilon()))
     sums = convolutions if isinstance(convolutions, Gamma) else SUMS
     return Composite(clauses if first is None else (When(rule=first, first=True), *clauses), sums)
@@ -129,15 +129,15 @@ PRESETS: dict[str, Callable[[], Composite]] = {
 }
 
 
-def composite(given: str | Rule | Composite) -> Composite:
+def composite(rule: str | Rule | Composite) -> Composite:
     """A composite from a preset's name, one rule, or itself."""
-    if isinstance(given, Composite):
-        return given
-    if isinstance(given, Rule):
-        return everywhere(given)
+    if isinstance(rule, Composite):
+        return rule
+    if isinstance(rule, Rule):
+        return everywhere(rule)
     # zennit's spellings, EpsilonPlusFlat and epsilon_plus_flat, are understood too.
-    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", str(given)).lower().replace("_", "-")
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", str(rule)).lower().replace("_", "-")
     if name not in PRESETS:
         near = difflib.get_close_matches(name, PRESETS, 3, 0.3) or list(PRESETS)
-        raise BadInput(f"there is no rule or preset {given!r}; nearest: {', '.join(near)}")
+        raise BadInput(f"there is no rule or preset {rule!r}; nearest: {', '.join(near)}")
     return PRESETS[name]()

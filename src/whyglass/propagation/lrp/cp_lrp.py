@@ -16,9 +16,9 @@ class CPLRP(RelevanceMethod):
 
     .. math:: R_{V,j} = \sum_i \frac{A_{ij} V_j}{\sum_k A_{ik} V_k} R_i
 
-    Attention weights A and the spread in a layer norm count as constants, so nothing goes to queries
-    and keys, and relevance is conserved but for biases. Explain tokens at= the embedding, and sum the
-    values over its last axis. Units: score. Source: Ali et al. (2022), section 4.
+    Attention weights A and the standard deviation in a layer norm count as constants, so nothing goes
+    to queries and keys, and relevance is conserved but for biases. Explain tokens at= the embedding,
+    and sum the values over its last axis. Units: score. Source: Ali et al. (2022), section 4.
 
     >>> import torch, whyglass
     >>> x = torch.tensor([[[1.0, 0.0], [0.0, 2.0]]])
@@ -30,7 +30,7 @@ class CPLRP(RelevanceMethod):
     rule: str | Rule | Composite = "zero"
 
     name: ClassVar[str] = "cp-lrp"
-    shows: ClassVar[str] = "How much of the score each token brings, attention taken as given."
+    shows: ClassVar[str] = "How much of the score each token brings, attention held constant."
     axioms: ClassVar[tuple[Axiom, ...]] = ("dummy",)
     paper: ClassVar[Paper] = Paper(
         "Ameen Ali, Thomas Schnake, Oliver Eberle, Grégoire Montavon, Klaus-Robert Müller "

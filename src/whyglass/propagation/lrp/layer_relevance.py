@@ -17,24 +17,24 @@ from whyglass.core.scorer import Scorer
 from whyglass.core.target import Several, Target
 from whyglass.propagation.lrp.composites import Composite
 from whyglass.propagation.lrp.lrp import LRP
-from whyglass.propagation.lrp.redistribution import Step
+from whyglass.propagation.lrp.redistribution import Redistribution
 from whyglass.propagation.lrp.relevance import Bias, Relevance
 from whyglass.propagation.lrp.relevance_method import RelevanceMethod
 from whyglass.propagation.lrp.rules import Rule, Zero
 
-MOST = 100_000_000
+LARGEST_MATRICES = 100_000_000
 
 
 @dataclass(frozen=True, eq=False)
 class LayerRelevance:
-    """What one operation did with relevance.
+    """The relevance that passed one operation.
 
     Attributes:
-        op, layer: the operation, and the submodule whose parameters it uses, "" if none.
+        op, layer: the operation, and the submodule whose parameters it uses, or "".
         output: relevance of its output.
         operands: relevance of each operand, shaped as it.
-        absorbed: what came less what was passed on, over the sizes of all scores: taken by epsilon, by
-            biases that share, by softmax, or for want of contributions.
+        absorbed: the output's relevance less that of the operands, over the sizes of all scores. It is
+            taken by epsilon, by biases that share, by softmax, or lost for want of contributions.
     """
 
     op: str
@@ -70,23 +70,23 @@ def relevance_by_layer(
     [('linear', '2', (1, 1)), ('linear', '0', (1, 3))]
     """
     chosen = LRP() if method is None else method
-    made = _passed(chosen, model, inputs, target, at, output)
+    done = _kept_pass(chosen, model, inputs, target, at, output)
     return [
         LayerRelevance(
-            step.call.op,
-            step.call.layer,
-            relevance,
-            passed,
-            lost / made.seeded,
+            operation.call.op,
+            operation.call.layer,
+            passage.output,
+            passage.operands,
+            passage.absorbed / done.initial,
         )
-        for step in reversed(made.steps)
-        for relevance, passed, lost in step.arrived
+        for operation in reversed(done.operations)
+        for passage in operation.passages
     ]
 
 
 @dataclass(frozen=True, eq=False)
 class Contributions:
-    """A sequential network's matrices of partial contributions, from the input up.
+    """The matrices of partial contributions of a sequential network, from the input up.
 
     Attributes:
         matrices: C(a^m | a^{m+1}) for m = 0 ... M - 1, (B, S^m, S^{m+1}); a column sums to 1 where all
@@ -131,26 +131,26 @@ def contributions(
              [0.7500, 0.0000]]])
     """
     chosen = LRP(rule=Zero() if rule is None else rule, bias=bias)
-    made = _passed(chosen, model, inputs, target, None, output)
+    done = _kept_pass(chosen, model, inputs, target, None, output)
     rows = len(inputs)
     relevance: list[Tensor] = []
     matrices: list[Tensor] = []
-    for step in made.steps:
-        if len(step.arrived) != 1 or len(step.operands) != 1:
-            raise _not_sequential(step)
-        came, (passed,), _ = step.arrived[0]
-        if relevance and not _same(relevance[-1], passed.reshape(rows, -1)):
-            raise _not_sequential(step)
-        matrices.append(_matrix(made, step, rows))
-        relevance += [passed.reshape(rows, -1)] * (not relevance) + [came.reshape(rows, -1)]
+    for operation in done.operations:
+        if len(operation.passages) != 1 or len(operation.operands) != 1:
+            raise _not_sequential(operation)
+        above, (below,), _ = operation.passages[0]
+        if relevance and not _close(relevance[-1], below.reshape(rows, -1)):
+            raise _not_sequential(operation)
+        matrices.append(_matrix(done, operation, rows))
+        relevance += [below.reshape(rows, -1)] * (not relevance) + [above.reshape(rows, -1)]
     for matrix, (below, above) in zip(matrices, pairwise(relevance), strict=True):
-        if not _same((matrix @ above.unsqueeze(2)).squeeze(2), below):
-            raise _not_sequential(made.steps[0])
-    names = tuple(step.call.layer or step.call.op for step in made.steps)
+        if not _close((matrix @ above.unsqueeze(2)).squeeze(2), below):
+            raise _not_sequential(done.operations[0])
+    names = tuple(operation.call.layer or operation.call.op for operation in done.operations)
     return Contributions(tuple(matrices), tuple(relevance), names)
 
 
-def _passed(
+def _kept_pass(
     method: RelevanceMethod,
     model: Callable[..., Any],
     inputs: Inputs,
@@ -158,42 +158,42 @@ def _passed(
     at: str | nn.Module | None,
     output: Selector,
 ) -> Relevance:
-    """One pass over the whole batch that kept what arrived."""
+    """One pass over the whole batch that keeps the relevance of every operation."""
     if isinstance(target, Several):
         raise BadInput("target Several(...) has many relevances: ask for one target a time")
     rows = 2**31 - 1
     scorer = Scorer(model, inputs, target=target, output=output, at=at, batch_size=rows)
-    _, passes = method.carried(scorer, keep=True)
+    _, passes = method.by_relevance(scorer, keep=True)
     return passes[-1]
 
 
-def _matrix(made: Relevance, step: Step, rows: int) -> Tensor:
-    """Column j is what a relevance of one at output j becomes."""
-    outputs, width = step.y[0].numel(), step.values[0][0].numel()
-    if rows * outputs * width > MOST:
+def _matrix(done: Relevance, operation: Redistribution, rows: int) -> Tensor:
+    """The relevance of the operand, in column j for a relevance of one at output j."""
+    outputs, width = operation.y[0].numel(), operation.values[0][0].numel()
+    if rows * outputs * width > LARGEST_MATRICES:
         raise BadInput(
-            f"the matrix of {step.name} has {rows} x {width} x {outputs} entries: ask for fewer rows, "
-            "or for relevance_by_layer, which needs no matrices"
+            f"the matrix of {operation.name} has {rows} x {width} x {outputs} entries: ask for fewer "
+            "rows, or for relevance_by_layer, which needs no matrices"
         )
-    flows = [replace(flow, strict=False) for flow in made.rule(step).flows()]
+    flows = [replace(flow, strict=False) for flow in done.rule(operation).flows()]
     columns: list[Tensor] = []
-    for place in range(outputs):
-        one = torch.zeros_like(step.y).reshape(rows, -1)
-        one[:, place] = 1
-        (column,) = step.shares(flows, one.reshape(step.y.shape))
+    for output in range(outputs):
+        one = torch.zeros_like(operation.y).reshape(rows, -1)
+        one[:, output] = 1
+        (column,) = operation.by_flows(flows, one.reshape(operation.y.shape))
         columns.append(column.reshape(rows, -1))
     return torch.stack(columns, 2)
 
 
-def _same(one: Tensor, other: Tensor) -> bool:
+def _close(one: Tensor, other: Tensor) -> bool:
     if one.shape != other.shape:
         return False
     size = float(torch.maximum(one.abs().max(), other.abs().max()))
     return bool((one - other).abs().max() <= 1e-3 * size)
 
 
-def _not_sequential(step: Step) -> BadInput:
+def _not_sequential(operation: Redistribution) -> BadInput:
     return BadInput(
-        f"the network is not sequential at {step.name}: contributions() needs one layer after the "
+        f"the network is not sequential at {operation.name}: contributions() needs one layer after the "
         "other; relevance_by_layer shows relevance in any network"
     )

@@ -13,18 +13,19 @@ from whyglass.propagation.lrp.rules import Rule
 
 @dataclass(frozen=True, kw_only=True)
 class LRP(RelevanceMethod):
-    r"""The score, handed back layer by layer in shares, until it lies on the features.
+    r"""The score, passed back layer by layer in shares, until it lies on the features.
 
     .. math:: R_j = \sum_k \frac{z_{jk}}{\sum_i z_{ik}} R_k, \quad z_{jk} = x_j w_{jk} \; \text{(LRP-0)}
 
     Each weighted operation follows a rule: `Zero`, `Epsilon`, `Gamma`, `AlphaBeta`, `ZPlus`,
-    `WSquare`, `Flat`, `ZBox`, or one a place by a `Composite`. Presets: "gamma" (the default, which
-    cannot grow without bound), "zero", "epsilon", "z-plus", "alpha2-beta1", "w-square",
+    `WSquare`, `Flat`, `ZBox`, or different ones by place in a `Composite`. Presets: "gamma" (the
+    default, which cannot grow without bound), "zero", "epsilon", "z-plus", "alpha2-beta1", "w-square",
     "gamma-epsilon-zero" (from the input to the output), and, for images, "epsilon-plus",
     "epsilon-plus-flat", "epsilon-alpha2-beta1", "epsilon-alpha2-beta1-flat", "epsilon-gamma-box". A
-    function of one number hands all of it on, max-pooling to the winner, sums and averages in shares.
-    Of a product with a gate (sigmoid, softmax) the other factor takes all, of another product each
-    takes half. In a norm the spread counts as a constant; batch norm is joined to the layer before it.
+    function of one number passes all relevance to it, max-pooling to the winner, sums and averages in
+    shares. In a product with a gate (sigmoid, softmax) the other factor takes all, in another product
+    each takes half. The standard deviation in a norm counts as a constant; batch norm is joined to the
+    layer before it.
     Units: score. Source: Bach et al. (2015), equations 56 to 60; Hagan et al., "Neural Network Design
     2", chapter 9, equations 9.18 to 9.29.
 

@@ -1,16 +1,16 @@
-"""Relevance by a changed gradient: LRP where all rules share out by the terms as they are.
+"""Relevance by a modified gradient: LRP where every rule shares relevance by untransformed terms.
 
 With LRP-0 or epsilon everywhere and biases that share, the relevance of a tensor x is x c, and the
 coefficient c passes back much as a gradient does (Ancona et al., 2018, proposition 1). Sums, linear
-operations, softmax to first order and max-pooling pass c by their own backward pass. The rest differ:
+operations, softmax to first order and max-pooling pass c by their own backward pass. The others differ:
 
-- epsilon: c z / (z + epsilon sign z) at an output z, behind the batch norm that is joined to it;
-- a function y of one number x: c y / x, nothing where x is zero;
-- a product of two: half to each, or none to a factor that is a gate;
-- a norm: its spread is a constant; a division: its denominator is.
+- the epsilon rule passes c z / (z + epsilon sign z) at an output z, behind the batch norm joined to it;
+- a function y of one number x passes c y / x, and nothing where x is zero;
+- a product passes to each factor its share of c, none to a gate;
+- a norm has a constant standard deviation, a division a constant denominator.
 
-Nothing is divided by sums, so there is no zero to divide by. `Relevance` gives the same numbers, by
-carrying R itself, and any other rule; where an operation has one, `OtherRule` says so.
+Nothing is divided by sums, so no sum has to be kept from zero. `Relevance` gives the same numbers by
+carrying R itself, and any other rule; `OtherRule` says that an operation has one.
 """
 
 from __future__ import annotations
@@ -33,15 +33,21 @@ from whyglass.propagation.engine.linear_operations import (
 from whyglass.propagation.engine.operations import MAX_POOLS
 from whyglass.propagation.lrp.composites import Composite
 from whyglass.propagation.lrp.normalisation import NORMS, layer_norm
-from whyglass.propagation.lrp.relevance import GATES, NORMALISERS, Products, stays
+from whyglass.propagation.lrp.products import (
+    NORMALISERS,
+    SQUASHING,
+    Products,
+    product_shares,
+    remains_gate,
+)
 from whyglass.propagation.lrp.rules import Epsilon, Gamma, Rule, Zero
 
-# f(x) / x is f'(x).
+# For these f(x) / x is f'(x).
 HOMOGENEOUS = ("relu", "leaky_relu", "prelu", "rrelu", "abs", "absolute")
 AS_GRADIENT = (
     *HOMOGENEOUS, "softmax", "log_softmax", "logsumexp", "maximum", "minimum", *MAX_POOLS,
 )  # fmt: skip
-ATTENTION = ("query", "key", "value", "attn_mask")
+_ATTENTION = ("query", "key", "value", "attn_mask")
 
 
 class OtherRule(Exception):
@@ -49,14 +55,14 @@ class OtherRule(Exception):
 
 
 def fits(composite: Composite) -> bool:
-    """Whether rules do not depend on depth, and sums share out by their terms as they are."""
+    """Whether no rule depends on depth, and sums share relevance by untransformed terms."""
     return all(
         clause.depth is None and not clause.first for clause in composite.clauses
     ) and not isinstance(composite.sums, Gamma)
 
 
-class _Damped(torch.autograd.Function):
-    """z, made from x, as it is; backwards c z / (z + epsilon), a batch norm's scale times it."""
+class _EpsilonRule(torch.autograd.Function):
+    """Forwards z is unchanged; backwards x gets c z / (z + epsilon), times a batch norm's scale."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, z: Tensor, rule: Rule, scale: Tensor | None) -> Tensor:
@@ -67,15 +73,15 @@ class _Damped(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *coefficients: Tensor) -> tuple[Tensor | None, ...]:
         z, scale = ctx.saved_tensors
-        found = coefficients[0]
+        c = coefficients[0]
         if isinstance(ctx.rule, Epsilon):
             size = z if ctx.rule.plain else z.abs()
-            found = torch.add(size, ctx.rule.epsilon).reciprocal_().mul_(size).mul_(found)
-        return found if scale is None else found * per_channel(scale, found), None, None, None
+            c = torch.add(size, ctx.rule.epsilon).reciprocal_().mul_(size).mul_(c)
+        return c if scale is None else c * per_channel(scale, c), None, None, None
 
 
-class _OverInput(torch.autograd.Function):
-    """y as it is; backwards c y / x, nothing where x is zero."""
+class _OutputOverInput(torch.autograd.Function):
+    """Forwards y is unchanged; backwards x gets c y / x, nothing where x is zero."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
@@ -89,7 +95,7 @@ class _OverInput(torch.autograd.Function):
 
 
 class _Share(torch.autograd.Function):
-    """y as it is; backwards a share of c."""
+    """Forwards y is unchanged; backwards it passes a share of c."""
 
     @staticmethod
     def forward(ctx: Any, y: Tensor, share: float) -> Tensor:
@@ -111,11 +117,11 @@ class Coefficients(Propagation):
         unsupported: Policy,
         layers: Mapping[int, str],
     ) -> None:
-        gates = NORMALISERS | (GATES if products == "signal" else frozenset())
+        gates = NORMALISERS | (SQUASHING if products == "signal" else frozenset())
         table = Table(
             elementwise=_over_input,
-            bilinear=self._split,
-            linear=self._weigh,
+            bilinear=self._product,
+            linear=self._linear,
             by_name={
                 **dict.fromkeys(AS_GRADIENT),
                 **dict.fromkeys(NORMS, _norm),
@@ -128,13 +134,14 @@ class Coefficients(Propagation):
         super().__init__(table, with_baseline=False, unsupported=unsupported, layers=layers)
         self._composite, self._products = composite, products
         self._gates: dict[int, bool] = self.per_tensor()
-        self._sums: dict[int, tuple[Call, Rule, Tensor]] = self.per_tensor()
-        # Until there is a gate nobody asks what descends from one.
+        self._weighted_sums: dict[int, tuple[Call, Rule, Tensor]] = self.per_tensor()
+        # Before the first gate, descent from gates needs no record.
         self._records_all = False
 
     def after_call(self, call: Call, result: Any) -> None:
-        """What moves a gate, or adds a constant to it, is one."""
-        if stays(call) and any(id(call.leaves[place]) in self._gates for place in call.operands):
+        """A gate that is moved, or that a constant is added to, remains a gate."""
+        operands = (id(call.leaves[place]) for place in call.operands)
+        if remains_gate(call) and any(operand in self._gates for operand in operands):
             self._mark(result)
 
     def _mark(self, result: Any) -> None:
@@ -146,60 +153,58 @@ class Coefficients(Propagation):
         self._mark(result)
         return result
 
-    def _weigh(self, call: Call) -> Any:
-        """Linear in its one operand: damped if there are weights with an epsilon."""
+    def _linear(self, call: Call) -> Any:
+        """An operation linear in its one operand, by the epsilon rule if it has weights."""
         rule = self._composite.rule(call.op, call.layer, 1, 1)
         if isinstance(rule, Zero) or weight_position(call) is None:
             return call.run()
         if not isinstance(rule, Epsilon):
             raise OtherRule
         z = call.run()
-        result: Tensor = _Damped.apply(z, z.detach(), rule, None)
-        self._sums[id(result)] = (call, rule, z)
+        result: Tensor = _EpsilonRule.apply(z, z.detach(), rule, None)
+        self._weighted_sums[id(result)] = (call, rule, z)
         return result
 
     def _batch_norm(self, call: Call) -> Tensor:
-        """A scale; joined to the weighted operation before it, whose sum is then its own."""
+        """A scale, joined to the weighted operation before it: its output is then their sum."""
         place = call.operands[0]
         x, rule = call.leaves[place], Zero()
-        before = self._sums.get(id(x))
+        before = self._weighted_sums.get(id(x))
         if before is not None and scales_output_channels(before[0]):
             _, rule, x = before
         with torch.no_grad():
             y = call.run({place: x.detach()})
-        return _Damped.apply(x, y, rule, norm_scale(call))
+        return _EpsilonRule.apply(x, y, rule, norm_scale(call))
 
-    def _split(self, call: Call) -> Tensor:
-        """A product of two: to the signal if the other is a gate, else half to each."""
-        gates = [place for place in call.operands if id(call.leaves[place]) in self._gates]
-        if len(gates) == 1:
-            return call.run({gates[0]: call.leaves[gates[0]].detach()})
-        return _Share.apply(call.run(), 0.5)
+    def _product(self, call: Call) -> Tensor:
+        """A product of operands, each with its share."""
+        shares = product_shares({place: self._is_gate(call, place) for place in call.operands})
+        if set(shares.values()) == {shares[call.operands[0]]}:
+            return _Share.apply(call.run(), shares[call.operands[0]])
+        return _with_shares(call, shares)
 
     def _attention(self, call: Call) -> Tensor:
-        """softmax(q k^T) v: two products by `_split`, and between them the softmax by its gradient."""
+        """softmax(q k^T + mask) v: two products, and between them the softmax by its gradient."""
         count, names = call.form[:2]
-        role = (*ATTENTION[:count], *names)
-        given = {role[place]: place for place in call.operands}
-        scores = {"query", "key", "attn_mask"} & set(given)
-        value = given.get("value")
-        signal = value is not None and id(call.leaves[value]) not in self._gates
-        if self._products == "signal" and signal:
-            return call.run({given[name]: call.leaves[given[name]].detach() for name in scores})
-        half = 0.5 if scores and "value" in given else 1.0
-        shares = dict.fromkeys(given, half)
-        if {"query", "key"} <= scores:
-            shares["query"] = shares["key"] = half / 2
-        return call.run(
-            {
-                place: _Share.apply(call.leaves[place], shares[name])
-                for name, place in given.items()
-                if shares[name] != 1
-            }
-        )
+        roles = (*_ATTENTION[:count], *names)
+        places = {roles[place]: place for place in call.operands}
+        gates = {role: self._is_gate(call, place) for role, place in places.items()}
+        scores = {role: gate for role, gate in gates.items() if role in {"query", "key"}}
+        mixed = {role: gate for role, gate in gates.items() if role == "value"}
+        if len(gates) > len(mixed):
+            mixed["softmax"] = self._products == "signal"
+        outer, inner = product_shares(mixed), product_shares(scores)
+        shares = {
+            place: outer["value"] if role == "value" else outer["softmax"] * inner.get(role, 1)
+            for role, place in places.items()
+        }
+        return _with_shares(call, shares)
+
+    def _is_gate(self, call: Call, place: int) -> bool:
+        return id(call.leaves[place]) in self._gates
 
     def _quotient(self, call: Call) -> Tensor:
-        """All to the numerator; without one that is explained, to the denominator."""
+        """A division gives all to the numerator, or to the denominator if that alone is explained."""
         if 0 in call.operands:
             below = call.leaves[1]
             return call.run({1: below.detach()} if isinstance(below, Tensor) else None)
@@ -208,15 +213,27 @@ class Coefficients(Propagation):
         return result
 
 
+def _with_shares(call: Call, shares: dict[int, float]) -> Tensor:
+    """The operation, with each operand's share of the coefficient."""
+    operands = {place: call.leaves[place] for place in shares}
+    return call.run(
+        {
+            place: _Share.apply(operand, shares[place]) if shares[place] else operand.detach()
+            for place, operand in operands.items()
+            if shares[place] != 1
+        }
+    )
+
+
 def _over_input(call: Call) -> Tensor:
     x = call.leaves[call.operands[0]]
     with torch.no_grad():
         y = call.run()
-    return _OverInput.apply(x if x.shape == y.shape else x.expand_as(y), y)
+    return _OutputOverInput.apply(x if x.shape == y.shape else x.expand_as(y), y)
 
 
 def _norm(call: Call) -> Tensor:
-    """A linear map and a bias, once the spread is a constant."""
+    """A linear map and a shift, with the standard deviation a constant."""
     x = call.leaves[call.operands[0]]
     if call.op == "layer_norm":
         return layer_norm(call, x, call.argument(3, "bias"))

@@ -1,4 +1,4 @@
-"""Layer, RMS, group and instance norm as linear maps, once their spread counts as a constant."""
+"""Layer, RMS, group and instance norm as linear maps whose standard deviation counts as a constant."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from whyglass.propagation.engine.calls import Call
 
 
-def _given(call: Call, names: tuple[str, ...]) -> dict[str, Any]:
+def _named_arguments(call: Call, names: tuple[str, ...]) -> dict[str, Any]:
     args, kwargs = call.arguments()
     return dict(zip(names, args, strict=False)) | kwargs
 
@@ -26,58 +26,58 @@ def _channels(weight: Tensor | None, x: Tensor) -> Tensor:
 
 
 class _LayerNorm(torch.autograd.Function):
-    """torch's own layer norm; backwards the spread is a constant."""
+    """Forwards torch's own layer norm; backwards its standard deviation is a constant."""
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, shape: tuple[int, ...], weight: Any, bias: Any, eps: float
     ) -> Tensor:
-        y, _, per_spread = torch.native_layer_norm(x, shape, weight, bias, eps)
-        ctx.save_for_backward(weight, per_spread)
+        y, _, per_deviation = torch.native_layer_norm(x, shape, weight, bias, eps)
+        ctx.save_for_backward(weight, per_deviation)
         ctx.axes = tuple(range(-len(shape), 0))
         return y
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        weight, per_spread = ctx.saved_tensors
-        found = gradients[0] * per_spread
-        found = found if weight is None else found.mul_(weight)
-        return found.sub_(found.mean(ctx.axes, keepdim=True)), None, None, None, None
+        weight, per_deviation = ctx.saved_tensors
+        gradient = gradients[0] * per_deviation
+        gradient = gradient if weight is None else gradient.mul_(weight)
+        return gradient.sub_(gradient.mean(ctx.axes, keepdim=True)), None, None, None, None
 
 
 def layer_norm(call: Call, x: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Layer norm with the spread a constant, and another bias than its own."""
-    given = _given(call, ("input", "normalized_shape", "weight", "bias", "eps"))
-    weight, shape = given.get("weight"), tuple(given["normalized_shape"])
+    """Layer norm with a constant standard deviation, and the bias that the caller passes."""
+    arguments = _named_arguments(call, ("input", "normalized_shape", "weight", "bias", "eps"))
+    weight, shape = arguments.get("weight"), tuple(arguments["normalized_shape"])
     weight, bias = (None if part is None else part.detach() for part in (weight, bias))
-    return _LayerNorm.apply(x, shape, weight, bias, given.get("eps", 1e-5))
+    return _LayerNorm.apply(x, shape, weight, bias, arguments.get("eps", 1e-5))
 
 
 def _rms_norm(call: Call, x: Tensor) -> Tensor:
-    given = _given(call, ("input", "normalized_shape", "weight", "eps"))
-    axes = tuple(range(-len(tuple(given["normalized_shape"])), 0))
-    eps = given.get("eps")
+    arguments = _named_arguments(call, ("input", "normalized_shape", "weight", "eps"))
+    axes = tuple(range(-len(tuple(arguments["normalized_shape"])), 0))
+    eps = arguments.get("eps")
     eps = torch.finfo(x.dtype).eps if eps is None else eps
-    found = x * torch.rsqrt(x.detach().square().mean(axes, keepdim=True) + eps)
-    return found if given.get("weight") is None else found * given["weight"].detach()
+    scaled = x * torch.rsqrt(x.detach().square().mean(axes, keepdim=True) + eps)
+    return scaled if arguments.get("weight") is None else scaled * arguments["weight"].detach()
 
 
 def _group_norm(call: Call, x: Tensor) -> Tensor:
-    given = _given(call, ("input", "num_groups", "weight", "bias", "eps"))
-    groups = x.reshape(len(x), given["num_groups"], -1)
-    found = _standardised(groups, (-1,), given.get("eps", 1e-5)).reshape(x.shape)
-    return _channels(given.get("weight"), found)
+    arguments = _named_arguments(call, ("input", "num_groups", "weight", "bias", "eps"))
+    groups = x.reshape(len(x), arguments["num_groups"], -1)
+    scaled = _standardised(groups, (-1,), arguments.get("eps", 1e-5)).reshape(x.shape)
+    return _channels(arguments.get("weight"), scaled)
 
 
 def _instance_norm(call: Call, x: Tensor) -> Tensor:
     names = ("input", "running_mean", "running_var", "weight", "bias", "use_input_stats")
-    given = _given(call, (*names, "momentum", "eps"))
-    eps = given.get("eps", 1e-5)
-    if given.get("use_input_stats", True) or given.get("running_var") is None:
-        found = _standardised(x, tuple(range(2, x.dim())), eps)
+    arguments = _named_arguments(call, (*names, "momentum", "eps"))
+    eps = arguments.get("eps", 1e-5)
+    if arguments.get("use_input_stats", True) or arguments.get("running_var") is None:
+        scaled = _standardised(x, tuple(range(2, x.dim())), eps)
     else:
-        found = _channels(torch.rsqrt(given["running_var"] + eps), x)
-    return _channels(given.get("weight"), found)
+        scaled = _channels(torch.rsqrt(arguments["running_var"] + eps), x)
+    return _channels(arguments.get("weight"), scaled)
 
 
 NORMS: dict[str, Callable[[Call, Tensor], Tensor]] = {

@@ -1,21 +1,21 @@
 """Relevance through a network: what every method of the LRP family shares.
 
-Backwards each tensor carries its relevance R, not a gradient. Moving and copying numbers passes R as
-torch's own backward pass does; a function of one number hands R to that number; weighted operations
-follow the composite's rules, sums its rule for sums, and products are split by `Products`:
+Backwards each tensor carries its relevance R in place of a gradient. An operation that moves or copies
+numbers passes R by its own backward pass. A function of one number hands R to that number. Weighted
+operations follow the composite's rules, sums its rule for sums. Products follow `Products`:
 
-- "signal": a factor made by a sigmoid or a softmax is a gate, and the other one takes all;
+- "signal": a factor made by a sigmoid or a softmax is a gate, and the other factor takes all;
 - "half": both take half.
 
-In a norm the spread counts as a constant, a division gives all to the numerator, softmax takes the
-first-order terms of its expansion. Batch norm after a weighted operation is joined to it: the rule
-sees their product.
+The standard deviation in a norm counts as a constant, a division gives all to the numerator, softmax
+takes the first-order terms of its expansion. Batch norm after a weighted operation is joined to it:
+the rule sees their product.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -35,30 +35,27 @@ from whyglass.propagation.engine.linear_operations import (
     unbiased,
     weight_position,
 )
-from whyglass.propagation.engine.operations import ADDITIVE, MAX_POOLS, STRUCTURAL
+from whyglass.propagation.engine.operations import MAX_POOLS
+from whyglass.propagation.lrp.backward import Redistribute, StartFromScore
 from whyglass.propagation.lrp.composites import SUMS, Composite
 from whyglass.propagation.lrp.normalisation import NORMS
-from whyglass.propagation.lrp.redistribution import FirstOrder, Passed, Seed, Step
+from whyglass.propagation.lrp.products import (
+    NORMALISERS,
+    SQUASHING,
+    Products,
+    product_shares,
+    remains_gate,
+)
+from whyglass.propagation.lrp.redistribution import FirstOrder, Passage, Redistribution
 from whyglass.propagation.lrp.rules import Gamma, Rule
 
-Products = Literal["signal", "half"]
 Bias = Literal["ignore", "share"]
-
-GATES = frozenset({"sigmoid", "hardsigmoid", "softmax"})
-NORMALISERS = frozenset({"reciprocal", "rsqrt"})
-# With a constant these leave a gate a gate: 1 - sigmoid(x).
-AFFINE = ADDITIVE | {"mul", "multiply"}
-
-
-def stays(call: Call) -> bool:
-    """Whether a gate that goes in comes out as one: moved, or with constants."""
-    return call.op in STRUCTURAL or (len(call.operands) == 1 and call.op in AFFINE)
 
 
 class Relevance(Propagation):
     """A forward pass whose backward pass, one for each of so many `targets`, carries relevance.
 
-    `steps` are those it took, if it is to keep them.
+    `operations` are its redistributions in order, if the pass keeps them.
     """
 
     def __init__(
@@ -74,18 +71,19 @@ class Relevance(Propagation):
         adding = ("scatter_add", "index_add", "index_put")
         winner = ("maximum", "minimum", *MAX_POOLS)
         table = Table(
-            elementwise=self._hand_over,
-            bilinear=self._split,
-            linear=self._weigh,
-            additive=self._add,
+            elementwise=self._to_operand,
+            bilinear=self._product,
+            linear=self._linear,
+            additive=self._sum_or_shift,
             by_name={
                 **dict.fromkeys(NORMS, self._norm),
                 **dict.fromkeys(first_order, self._first_order),
                 **dict.fromkeys(adding, self._sum),
                 **dict.fromkeys(winner),
                 **dict.fromkeys(("mul", "multiply"), self._multiply),
+                **dict.fromkeys(("neg", "negative"), self._to_operand),
                 "batch_norm": self._batch_norm,
-                "quotient": self._hand_over,
+                "quotient": self._to_operand,
             },
             accepted=self._first_order,
         )
@@ -93,60 +91,70 @@ class Relevance(Propagation):
         self._composite, self._bias, self._products, self._keep = composite, bias, products, keep
         self._depth: dict[int, int] = self.per_tensor()
         self._gates: dict[int, bool] = self.per_tensor()
-        self._made: dict[int, Step] = self.per_tensor()
+        self._operation_of: dict[int, Redistribution] = self.per_tensor()
         self._deepest = 1
-        self.steps: list[Step] = []
+        self.operations: list[Redistribution] = []
         self.targets = 1
         self.absorbed: dict[str, float] = {}
-        self.seeded = 0.0
+        self.initial = 0.0
 
     def end(self, scores: Tensor) -> Tensor:
         """Relevance begins as the score."""
         self.targets = scores[:1].numel()
-        self.seeded += float(scores.detach().abs().sum())
-        return Seed.apply(scores)
+        self.initial += float(scores.detach().abs().sum())
+        return StartFromScore.apply(scores)
 
     def after_call(self, call: Call, result: Any) -> None:
-        """How deep each tensor is, and whether it is a gate."""
+        """Note the depth of each tensor, and whether it is a gate."""
         operands = [id(call.leaves[place]) for place in call.operands]
         depth = max((self._depth.get(operand, 0) for operand in operands), default=0)
-        made = leaves_of(result)
-        step = self._made.get(id(made[0]))
-        if step is not None and step.weight is not None and step.call is call:
+        results = leaves_of(result)
+        operation = self._operation_of.get(id(results[0]))
+        if operation is not None and operation.weight is not None and operation.call is call:
             depth += 1
-            step.depth = depth
+            operation.depth = depth
             self._deepest = max(self._deepest, depth)
         divisor = call.op == "quotient" and 0 not in call.operands
-        gate = (
-            divisor or call.op in NORMALISERS or (self._products == "signal" and call.op in GATES)
-        )
-        if not gate and stays(call):
+        squashed = self._products == "signal" and call.op in SQUASHING
+        gate = divisor or call.op in NORMALISERS or squashed
+        if not gate and remains_gate(call):
             gate = any(operand in self._gates for operand in operands)
-        for tensor in made:
+        for tensor in results:
             self._depth[id(tensor)] = depth
             if gate:
                 self._gates[id(tensor)] = True
 
-    def rule(self, step: Step) -> Rule:
-        """The rule of a step: known once the whole network has run."""
-        if step.weight is None:
+    def rule(self, operation: Redistribution) -> Rule:
+        """The rule of an operation; it is known once the whole network has run."""
+        if operation.weight is None:
             sums = self._composite.sums
-            return sums if step.signs or not isinstance(sums, Gamma) else SUMS
-        return self._composite.rule(step.call.op, step.call.layer, step.depth, self._deepest)
+            return sums if operation.signs or not isinstance(sums, Gamma) else SUMS
+        call = operation.call
+        return self._composite.rule(call.op, call.layer, operation.depth, self._deepest)
 
-    def tell(self, step: Step, relevance: Tensor, found: tuple[Tensor, ...]) -> None:
-        """Record what did not arrive, and all of it if it is to be kept."""
-        lost = float(relevance.sum()) - sum(float(part.sum()) for part in found)
+    def record_relevance(
+        self, operation: Redistribution, output: Tensor, operands: tuple[Tensor, ...]
+    ) -> None:
+        """Add up the relevance that was absorbed, and keep all of it if the pass keeps it."""
+        lost = float(output.sum()) - sum(float(part.sum()) for part in operands)
         if not math.isfinite(lost):
             raise BadInput(
-                f"relevance grew beyond all bounds at {step.name}: its rule divides by sums near zero; "
-                'take rule="gamma", which cannot, a larger epsilon, or bias="share"'
+                f"relevance grew beyond all bounds at {operation.name}: its rule divides by sums near "
+                'zero; take rule="gamma", which cannot, a larger epsilon, or bias="share"'
             )
-        self.absorbed[step.name] = self.absorbed.get(step.name, 0.0) + lost
+        self.absorbed[operation.name] = self.absorbed.get(operation.name, 0.0) + lost
         if self._keep:
-            step.arrived.append((relevance, found, lost))
+            operation.passages.append(Passage(output, operands, lost))
 
-    def _step(
+    def _redistribute(self, operation: Redistribution) -> Tensor:
+        """The operation's output, which hands relevance back by the operation's rule."""
+        if self._keep:
+            self.operations.append(operation)
+        result: Tensor = Redistribute.apply(operation, operation.y, *operation.operands)
+        self._operation_of[id(result)] = operation
+        return result
+
+    def _by_terms(
         self,
         call: Call,
         places: Sequence[int],
@@ -154,87 +162,92 @@ class Relevance(Propagation):
         weight: int | None = None,
         signs: tuple[int, ...] | None = None,
     ) -> Tensor:
-        """Run the operation on values cut from the graph, and hang the step in its place."""
+        """Relevance in shares to the operands in these places."""
         operands = tuple(call.leaves[place] for place in places)
         values = tuple(operand.detach().requires_grad_() for operand in operands)
         with torch.enable_grad():
             z = unbiased(call, dict(zip(places, values, strict=True)))
         y, bias = z.detach(), bias_of(call)
-        share_out = self._bias == "share"
+        bias_shares = self._bias == "share"
         if bias is not None:
             bias = per_channel(bias, y) if call.op.startswith("conv") else bias
-            # Where the bias shares nobody asks for the sum without it.
-            y = y.add_(bias) if share_out else y + bias
-        shared = bias if share_out else None
-        step = Step(self, call, operands, values, z, y, bias, share, shared)
-        step.weight, step.signs = weight, signs
-        return self._hang(step)
+            # Where the bias shares, the sum without it is never needed.
+            y = y.add_(bias) if bias_shares else y + bias
+        operation = Redistribution(
+            self, call, operands, values, z, y, bias, share, bias if bias_shares else None
+        )
+        operation.weight, operation.signs = weight, signs
+        return self._redistribute(operation)
 
-    def _hang(self, step: Step) -> Tensor:
-        if self._keep:
-            self.steps.append(step)
-        result: Tensor = Passed.apply(step, step.y, *step.operands)
-        self._made[id(result)] = step
-        return result
+    def _affine(self, call: Call, linear: Callable[[Tensor], Tensor]) -> Tensor:
+        """y = linear(x) + shift of one operand x.
 
-    def _weigh(self, call: Call) -> Any:
-        """Linear in its one operand: by the composite's rule if there are weights, else a sum."""
-        weight = weight_position(call)
-        return self._sum(call) if weight is None else self._step(call, call.operands, weight=weight)
-
-    def _sum(self, call: Call) -> Any:
-        """In shares, by the composite's rule for sums; one operand may count negative."""
-        turned = {"rsub": 0, "index_add": 3}.get(call.op, 1)
-        factor = call.arguments()[1].get("alpha", 1) * (-1 if call.op in {"sub", "rsub"} else 1)
-        signs = tuple(-1 if place == turned and factor < 0 else 1 for place in call.operands)
-        return self._step(call, call.operands, signs=signs)
-
-    def _add(self, call: Call) -> Any:
-        """A sum of two shares out; one tensor and a constant pass on, the constant being a bias."""
-        if len(call.operands) > 1:
-            return self._sum(call)
-        if self._bias == "ignore" or call.op in {"neg", "negative"}:
-            return self._hand_over(call)
-        place = next(iter(call.operands))
-        x = call.leaves[place]
+        All relevance goes to x, or x and the shift take their shares where biases share.
+        """
+        if self._bias == "ignore":
+            return self._to_operand(call)
+        x = call.leaves[call.operands[0]]
+        value = x.detach().requires_grad_()
         with torch.no_grad():
-            y = call.run({place: x.detach()})
-        values = (x.detach().requires_grad_(),)
+            y = call.run()
         with torch.enable_grad():
-            z = values[0].expand_as(y) * 1.0
+            z = linear(value)
         shift = y - z.detach()
-        return self._hang(Step(self, call, (x,), values, z, y, shift, bias=shift))
+        return self._redistribute(
+            Redistribution(self, call, (x,), (value,), z, y, shift, bias=shift)
+        )
 
-    def _hand_over(self, call: Call) -> Any:
-        """All relevance to the one operand or the numerator, summed where it was broadcast."""
+    def _to_operand(self, call: Call, used: Tensor | None = None) -> Any:
+        """All relevance to the one operand, or to the numerator, where it is `used`."""
         x = call.leaves[call.operands[0]]
         with torch.no_grad():
             y = call.run()
-        return StraightThrough.apply(x if x.shape == y.shape else x.expand_as(y), y)
+        proxy = x if used is None else x * used
+        return StraightThrough.apply(proxy if proxy.shape == y.shape else proxy.expand_as(y), y)
+
+    def _linear(self, call: Call) -> Any:
+        """An operation linear in its one operand: weighted by the composite's rule, or a sum."""
+        weight = weight_position(call)
+        if weight is None:
+            return self._sum(call)
+        return self._by_terms(call, call.operands, weight=weight)
+
+    def _sum(self, call: Call) -> Any:
+        """A sum, in shares by the composite's rule for sums; one operand may be subtracted."""
+        signs = tuple(-1 if _factor(call, place) < 0 else 1 for place in call.operands)
+        return self._by_terms(call, call.operands, signs=signs)
+
+    def _sum_or_shift(self, call: Call) -> Any:
+        """A sum of two operands; of one operand and a constant, which is a bias."""
+        place, *others = call.operands
+        if others:
+            return self._sum(call)
+        factor = _factor(call, place)
+        shape = torch.broadcast_shapes(
+            *(leaf.shape for leaf in call.leaves if isinstance(leaf, Tensor))
+        )
+        return self._affine(call, lambda x: x.expand(shape) * factor)
 
     def _multiply(self, call: Call) -> Any:
+        """A product of two operands; of one and a constant, which uses it where it is not zero."""
         if len(call.operands) > 1:
-            return self._split(call)
-        place = next(iter(call.operands))
-        x = call.leaves[place]
-        other = next(
+            return self._product(call)
+        constants = (
             leaf
-            for number, leaf in enumerate(call.leaves)
-            if number != place and isinstance(leaf, Tensor | int | float)
+            for place, leaf in enumerate(call.leaves)
+            if place not in call.operands and isinstance(leaf, Tensor)
         )
-        with torch.no_grad():
-            y = call.run({place: x.detach()})
-        if isinstance(other, Tensor) and not other.all():
-            # What is multiplied by zero is not used.
-            return StraightThrough.apply(x * (other != 0), y)
-        return StraightThrough.apply(x if x.shape == y.shape else x.expand_as(y), y)
+        constant = next(constants, None)
+        used = None if constant is None or constant.all() else constant != 0
+        return self._to_operand(call, used)
 
-    def _split(self, call: Call) -> Any:
-        """A product of two: to the signal if the other is a gate, else half to each."""
-        signals = [p for p in call.operands if id(call.leaves[p]) not in self._gates]
-        if len(signals) == 1:
-            return self._step(call, signals)
-        return self._step(call, call.operands, share=0.5)
+    def _product(self, call: Call) -> Any:
+        """A product of operands, each with its share."""
+        shares = product_shares(
+            {place: id(call.leaves[place]) in self._gates for place in call.operands}
+        )
+        signals = [place for place, share in shares.items() if share]
+        return self._by_terms(call, signals, share=shares[signals[0]])
 
     def _first_order(self, call: Call) -> Any:
         """R_i = x_i sum_j (dy_j/dx_i) R_j / y_j, where x_i is finite."""
@@ -243,45 +256,37 @@ class Relevance(Propagation):
         with torch.enable_grad():
             z = call.run(dict(zip(call.operands, values, strict=True)))
         if not isinstance(z, Tensor):
-            # Several results: parts of the operand, moved.
+            # Several results are parts of the operand, moved.
             return call.run()
-        return self._hang(FirstOrder(self, call, operands, values, z, z.detach()))
+        return self._redistribute(FirstOrder(self, call, operands, values, z, z.detach()))
 
     def _norm(self, call: Call) -> Any:
-        """The spread counts as a constant: R passes unchanged, or by terms if the bias shares."""
-        if self._bias == "ignore":
-            return self._hand_over(call)
-        x = call.leaves[call.operands[0]]
-        value = x.detach().requires_grad_()
-        with torch.no_grad():
-            y = call.run({call.operands[0]: x.detach()})
-        with torch.enable_grad():
-            z = NORMS[call.op](call, value)
-        shift = y - z.detach()
-        return self._hang(Step(self, call, (x,), (value,), z, y, shift, bias=shift))
+        """A linear map and a shift, with the standard deviation a constant."""
+        return self._affine(call, lambda x: NORMS[call.op](call, x))
 
     def _batch_norm(self, call: Call) -> Any:
-        """Joined to the weighted operation before it, or a scale on its own."""
-        place = call.operands[0]
-        x = call.leaves[place]
-        with torch.no_grad():
-            y = call.run({place: x.detach()})
-        before = self._made.get(id(x))
+        """A batch norm joined to the weighted operation before it, or a scale and a shift alone."""
+        x = call.leaves[call.operands[0]]
+        before = self._operation_of.get(id(x))
         scale = norm_scale(call)
-        shift = norm_shift(call, scale)
         if before is None or before.weight is None or not scales_output_channels(before.call):
-            if self._bias == "ignore":
-                return StraightThrough.apply(x, y)
-            values = (x.detach().requires_grad_(),)
-            with torch.enable_grad():
-                z = values[0] * per_channel(scale, y)
-            shift = per_channel(shift, y)
-            return self._hang(Step(self, call, (x,), values, z, y, shift, bias=shift))
-        own = bias_of(before.call)
+            return self._affine(call, lambda x: x * per_channel(scale, x))
+        with torch.no_grad():
+            y = call.run()
+        shift, own = norm_shift(call, scale), bias_of(before.call)
         shift = per_channel(shift if own is None else shift + own * scale, y)
         bias = shift if self._bias == "share" else None
-        joined = replace(before, y=y, shift=shift, bias=bias, scale=scale, arrived=[])
-        # A sum may have several batch norms behind it: each makes a step of its own.
-        if before in self.steps:
-            self.steps.remove(before)
-        return self._hang(joined)
+        joined = replace(before, y=y, shift=shift, bias=bias, scale=scale, passages=[])
+        # A sum may have several batch norms behind it, and is joined to each of them anew.
+        if before in self.operations:
+            self.operations.remove(before)
+        return self._redistribute(joined)
+
+
+def _factor(call: Call, place: int) -> float:
+    """The factor with which a sum takes the operand in this place."""
+    second = {"rsub": 0, "index_add": 3}.get(call.op, 1)
+    if place != second:
+        return 1
+    alpha: float = call.arguments()[1].get("alpha", 1)
+    return -alpha if call.op in {"sub", "rsub"} else alpha

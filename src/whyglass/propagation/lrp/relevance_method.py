@@ -1,4 +1,4 @@
-"""What the methods of the LRP family share: the pass, the check of conservation, what was absorbed."""
+"""What the methods of the LRP family share: the pass, its checks, and notes of absorbed relevance."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from whyglass.propagation.engine.calls import Policy
 from whyglass.propagation.engine.interception import Propagation, intercepted, layers_of, one_of
 from whyglass.propagation.lrp.composites import Composite, composite
 from whyglass.propagation.lrp.modified_gradient import Coefficients, OtherRule, fits
-from whyglass.propagation.lrp.relevance import Bias, Products, Relevance
+from whyglass.propagation.lrp.products import Products
+from whyglass.propagation.lrp.relevance import Bias, Relevance
 from whyglass.propagation.lrp.rules import Rule
 
 TOLERANCE = 0.01
-MOST = 100.0
-TOLD = 5
+LARGEST_CANCELLATION = 100.0
+NAMED_LAYERS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,13 +52,13 @@ class RelevanceMethod(Method):
         one_of("unsupported", self.unsupported, Policy)
 
     def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
-        by_value = self._by_value(scorer)
-        if by_value is not None:
-            here, passes = by_value
+        by_coefficients = self._by_coefficients(scorer)
+        if by_coefficients is not None:
+            here, passes = by_coefficients
             values, notes = multiply(here.gradients, here.points, scorer.many), _accepted(passes)
         else:
-            here, carried = self.carried(scorer)
-            values, notes = here.gradients, _absorbed(carried) + _accepted(carried)
+            here, passes = self.by_relevance(scorer)
+            values, notes = here.gradients, _absorbed(passes) + _accepted(passes)
         return Attribution(
             values,
             here.scores,
@@ -65,8 +66,8 @@ class RelevanceMethod(Method):
             notes=notes,
         )
 
-    def _by_value(self, scorer: Scorer) -> tuple[Evaluated, list[Coefficients]] | None:
-        """Relevance over value, which takes less time, if the rules that are met allow it."""
+    def _by_coefficients(self, scorer: Scorer) -> tuple[Evaluated, list[Coefficients]] | None:
+        """A pass of relevance over value, which takes less time, if all rules met allow it."""
         rules = composite(self.rule)
         if self.bias != "share" or not fits(rules):
             return None
@@ -79,8 +80,8 @@ class RelevanceMethod(Method):
         except OtherRule:
             return None
 
-    def carried(self, scorer: Scorer, keep: bool = False) -> tuple[Evaluated, list[Relevance]]:
-        """Relevance itself, carried back by any rule; the passes remember it if they are to keep it."""
+    def by_relevance(self, scorer: Scorer, keep: bool = False) -> tuple[Evaluated, list[Relevance]]:
+        """A pass of relevance itself, by any rule; `keep` records that of every operation."""
         rules, layers = composite(self.rule), layers_of(scorer.model)
         return intercepted(
             scorer,
@@ -89,7 +90,7 @@ class RelevanceMethod(Method):
 
 
 def conservation(values: Sequence[Tensor], score: Tensor) -> Check:
-    """The relevance that arrived is the score, row by row."""
+    """Whether the values add up to the score, row by row."""
     rows = worst_target(completeness_gap(values, score.double()))
     worst = max(rows)
     return Check(
@@ -104,29 +105,29 @@ def conservation(values: Sequence[Tensor], score: Tensor) -> Check:
 
 
 def cancellation(values: Sequence[Tensor], score: Tensor) -> Check:
-    """How many times the score the sizes of the values add up to, row by row."""
+    """The sum of the values' sizes over the score, row by row."""
     size = flat_sum([value.abs() for value in values], score.dim() == 2)
     rows = worst_target(size / score.double().abs().clamp_min(1e-30))
     worst = max(rows)
     text = f"the sizes of the values add up to {worst:.3g} times the score"
-    if worst > MOST:
+    if worst > LARGEST_CANCELLATION:
         text += ': large values cancel, which rule="gamma" or a larger epsilon keeps down'
-    verdict = "pass" if worst <= MOST else "warn"
-    return Check("cancellation", worst, MOST, verdict, text, rows)
+    verdict = "pass" if worst <= LARGEST_CANCELLATION else "warn"
+    return Check("cancellation", worst, LARGEST_CANCELLATION, verdict, text, rows)
 
 
 def _absorbed(passes: Sequence[Relevance]) -> list[str]:
-    seeded = sum(made.seeded for made in passes)
+    initial = sum(done.initial for done in passes)
     absorbed: dict[str, float] = {}
-    for made in passes:
-        for name, lost in made.absorbed.items():
+    for done in passes:
+        for name, lost in done.absorbed.items():
             absorbed[name] = absorbed.get(name, 0.0) + lost
-    order = sorted(absorbed, key=lambda name: -abs(absorbed[name]))[:TOLD]
-    shares = [(name, absorbed[name] / seeded) for name in order if seeded]
-    told = [f"{name} {share:.1%}" for name, share in shares if abs(share) >= 5e-4]
-    return [f"did not pass all of the relevance: {', '.join(told)}"] if told else []
+    order = sorted(absorbed, key=lambda name: -abs(absorbed[name]))[:NAMED_LAYERS]
+    shares = [(name, absorbed[name] / initial) for name in order if initial]
+    named = [f"{name} {share:.1%}" for name, share in shares if abs(share) >= 5e-4]
+    return [f"did not pass all of the relevance: {', '.join(named)}"] if named else []
 
 
 def _accepted(passes: Sequence[Propagation]) -> list[str]:
-    accepted = sorted({op for made in passes for op in made.accepted})
+    accepted = sorted({op for done in passes for op in done.accepted})
     return [f"passed by their first order: {', '.join(accepted)}"] if accepted else []

@@ -4,9 +4,9 @@ A weighted operation z = sum_j x_j w_j passes its output's relevance R back as
 
     R_j = sum over flows f of s_f sum_p u_p(x)_j (v_p(w)^T (R / z_f)),    z_f = sum_p u_p(x) v_p(w)
 
-so a rule is a few flows; a flow is a few pairs (u, v) of what is done to the input and to the weights,
-and a share s of the relevance. The bias enters z_f as a weight on an input of one, if it shares. A flow
-of the terms as they are can let those count more that have the sign of their sum.
+so a rule is a few flows. A flow is a few pairs (u, v), u transforming the input and v the weights, and
+a share s of the relevance. A bias that shares enters z_f as a weight on an input of one. A flow of
+untransformed terms can give more weight to those that have the sign of their sum.
 """
 
 from __future__ import annotations
@@ -22,42 +22,42 @@ from torch import Tensor
 from whyglass.core.errors import BadInput
 from whyglass.core.method import positive
 
-Part = Callable[[Tensor], Tensor]
+Transform = Callable[[Tensor], Tensor]
 
 
-def same(tensor: Tensor) -> Tensor:
-    """As it is."""
+def identity(tensor: Tensor) -> Tensor:
+    """The tensor itself."""
     return tensor
 
 
-def rises(tensor: Tensor) -> Tensor:
+def positive_part(tensor: Tensor) -> Tensor:
     """max(t, 0)."""
     return tensor.clamp_min(0)
 
 
-def falls(tensor: Tensor) -> Tensor:
+def negative_part(tensor: Tensor) -> Tensor:
     """min(t, 0)."""
     return tensor.clamp_max(0)
 
 
-def raised(gamma: float) -> Part:
+def boosted(gamma: float) -> Transform:
     """t + gamma max(t, 0)."""
-    return lambda tensor: torch.add(tensor, rises(tensor), alpha=gamma)
+    return lambda tensor: torch.add(tensor, positive_part(tensor), alpha=gamma)
 
 
-PROPORTIONAL = ((same, same),)
+PROPORTIONAL = ((identity, identity),)
 
 
 @dataclass(frozen=True)
 class Flow:
-    """A way of sharing out relevance: pairs (u, v), the terms as they are by default, and its share.
+    """A way of redistributing relevance: pairs (u, v), untransformed terms by default, and a share.
 
     `epsilon` is added to each denominator, with its sign unless `plain`. `strict` flows refuse to
-    divide relevance by zero; others drop it, and the loss is told. `biased` flows let the bias share.
-    With `agree` the terms as they are count 1 + agree times if they have the sign of their sum.
+    divide relevance by zero; others drop it, and the notes state the loss. `biased` flows let the bias
+    share. With `agree`, untransformed terms count 1 + agree times if they have the sign of their sum.
     """
 
-    pairs: tuple[tuple[Part, Part], ...] = PROPORTIONAL
+    pairs: tuple[tuple[Transform, Transform], ...] = PROPORTIONAL
     share: float = 1.0
     agree: float = 0.0
     epsilon: float = 0.0
@@ -67,7 +67,7 @@ class Flow:
 
     def __post_init__(self) -> None:
         if self.agree and self.pairs is not PROPORTIONAL:
-            raise BadInput("agree is for the terms as they are: leave pairs out")
+            raise BadInput("agree is for untransformed terms: leave pairs out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +145,7 @@ class Gamma(Rule):
         strict = not self.epsilon
         if self.signed:
             return (Flow(agree=self.gamma, epsilon=self.epsilon, strict=strict),)
-        return (Flow(((same, raised(self.gamma)),), epsilon=self.epsilon, strict=strict),)
+        return (Flow(((identity, boosted(self.gamma)),), epsilon=self.epsilon, strict=strict),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,8 +171,8 @@ class AlphaBeta(Rule):
 
     def flows(self) -> tuple[Flow, ...]:
         return (
-            Flow(((rises, rises), (falls, falls)), self.alpha),
-            Flow(((rises, falls), (falls, rises)), -self.beta),
+            Flow(((positive_part, positive_part), (negative_part, negative_part)), self.alpha),
+            Flow(((positive_part, negative_part), (negative_part, positive_part)), -self.beta),
         )
 
 
@@ -233,9 +233,9 @@ class ZBox(Rule):
     high: float | tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        given = (_numbers(self.low), _numbers(self.high))
-        count = max(map(len, given))
-        low, high = (bounds * count if len(bounds) == 1 else bounds for bounds in given)
+        bounds = (_numbers(self.low), _numbers(self.high))
+        count = max(map(len, bounds))
+        low, high = (numbers * count if len(numbers) == 1 else numbers for numbers in bounds)
         apart = len(low) == len(high) and all(a < b for a, b in zip(low, high, strict=True))
         if low and high and not apart:
             raise BadInput(f"low must be below high, not {self.low!r} and {self.high!r}")
@@ -243,7 +243,9 @@ class ZBox(Rule):
     def flows(self) -> tuple[Flow, ...]:
         low = partial(_bound, self.low, Tensor.amin)
         high = partial(_bound, self.high, Tensor.amax)
-        return (Flow(((same, same), (low, rises), (high, falls)), biased=False),)
+        return (
+            Flow(((identity, identity), (low, positive_part), (high, negative_part)), biased=False),
+        )
 
 
 def _numbers(bound: float | tuple[float, ...] | None) -> tuple[float, ...]:
@@ -255,16 +257,16 @@ def _numbers(bound: float | tuple[float, ...] | None) -> tuple[float, ...]:
 def _bound(
     bound: float | tuple[float, ...] | None, extreme: Callable[..., Tensor], x: Tensor
 ) -> Tensor:
-    """Minus the bound, shaped as x: the factor of its term."""
+    """The negative bound, shaped as x, which is the factor of its term."""
     if bound is None:
-        found = extreme(x, tuple(range(1, x.dim())), keepdim=True)
+        shaped = extreme(x, tuple(range(1, x.dim())), keepdim=True)
     elif isinstance(bound, tuple):
         if x.dim() < 2 or x.shape[1] != len(bound):
             raise BadInput(
                 f"ZBox has {len(bound)} bounds and axis 1 of an input of shape {tuple(x.shape)} is "
                 "not that long"
             )
-        found = x.new_tensor(bound).reshape(1, -1, *[1] * (x.dim() - 2))
+        shaped = x.new_tensor(bound).reshape(1, -1, *[1] * (x.dim() - 2))
     else:
-        found = x.new_tensor(bound)
-    return -found.expand_as(x)
+        shaped = x.new_tensor(bound)
+    return -shaped.expand_as(x)

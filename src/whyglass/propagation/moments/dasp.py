@@ -1,4 +1,4 @@
-"""DASP: Shapley values without sampling, from what the network makes of a random coalition."""
+"""DASP: Shapley values without sampling, from means and variances of a random coalition."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from whyglass.core.paper import Paper
 from whyglass.core.scorer import Rows, Scorer
 from whyglass.propagation.engine.interception import require_visible_operations
 from whyglass.propagation.moments.moments import Moments
-from whyglass.propagation.moments.random_coalitions import Players, against_sampling, antithetic
+from whyglass.propagation.moments.random_coalitions import Players, antithetic_values, bias_check
 from whyglass.propagation.moments.rules import RULES
 
 TOLERANCE = 0.1
@@ -32,9 +32,9 @@ class DASP(Method):
 
     .. math:: R_i = \frac{1}{K} \sum_k E_{|C| = k} [S(x_{C \cup i})] - E_{|C| = k} [S(x_C)]
 
-    C is a random coalition of k other features, the rest being at the baseline. What it makes of the
-    first layer has a known mean and variance, and each operation after that passes both on as if they
-    were Gaussian. That is an approximation, with a bias that no budget makes smaller: the check
+    C is a random coalition of k other features, the rest being at the baseline. The first layer's
+    output then has a known mean and variance, and each operation after it passes both on as if its
+    input were Gaussian. That is an approximation, with a bias that no budget makes smaller: the check
     "bias" compares the values with antithetic permutations for the same number of evaluations, and
     warns where those are surely closer. For the same time sampling is often the better bargain, since
     a pass counts as one evaluation and costs two or more. Exact where the score is linear in the
@@ -112,22 +112,22 @@ class DASP(Method):
         before = scorer.scores(lambda piece: tuple(start[piece] for start in starts), every)
         values = self._values(scorer, players)
         sums = completeness(players.leaves(values), here.scores, before, TOLERANCE)
-        # What is missing measures the approximation: no fault of the network or the call.
+        # The gap measures the approximation, which is no fault of the network or the call.
         checks = [replace(sums, verdict="pass" if sums.verdict == "pass" else "warn")]
         if self.compare:
             pairs = max(LEAST_PAIRS, len(self._sizes(players.count)))
             generator = torch.Generator().manual_seed(self.seed)
-            sampled = antithetic(scorer, players, (before, here.scores), pairs, generator)
-            checks.append(against_sampling(values, sampled))
+            sampled = antithetic_values(scorer, players, (before, here.scores), pairs, generator)
+            checks.append(bias_check(values, sampled))
         return Attribution(players.leaves(values), here.scores, before, starts, checks=checks)
 
     def _sizes(self, count: int) -> list[int]:
-        """The middle of each of K even parts of 0 .. n - 1."""
+        """Coalition sizes: the middle of each of K even parts of 0 .. n - 1."""
         parts = min(self.sizes or count, count)
         return [int(part[len(part) // 2]) for part in torch.arange(count).tensor_split(parts)]
 
     def _values(self, scorer: Scorer, players: Players) -> Tensor:
-        """(B, n) or (B, n, K): the mean over sizes of what feature i adds."""
+        """The mean over sizes of what feature i adds: (B, n) or (B, n, K)."""
         sizes = torch.tensor(self._sizes(players.count))
         # Row, feature, size, and whether the feature is in.
         form = (scorer.rows, players.count, len(sizes), 2)
@@ -139,22 +139,22 @@ class DASP(Method):
             )
             return row, who, sizes[size], inside
 
-        class Pass(Moments):
+        class CoalitionMoments(Moments):
             def __init__(self, piece: slice) -> None:
                 super().__init__(RULES)
                 self._piece = piece
 
             def begin(self, leaves: Leaves) -> None:
                 row, who, size, _ = parts(self._piece)
-                spreads = players.spread(row, who, size, full)
-                for leaf, spread in zip(leaves, spreads, strict=True):
-                    self.start(leaf, spread)
+                covariances = players.covariance(row, who, size, full)
+                for leaf, covariance in zip(leaves, covariances, strict=True):
+                    self.start(leaf, covariance)
 
             def end(self, scores: Tensor) -> Tensor:
                 return scores
 
-        def around(piece: slice, _rows: Rows) -> Pass:
-            return Pass(piece)
+        def around(piece: slice, _rows: Rows) -> CoalitionMoments:
+            return CoalitionMoments(piece)
 
         rows = torch.arange(scorer.rows).repeat_interleave(math.prod(form[1:]))
         scorer.interception, scorer.intercepts_scores = around, True

@@ -12,53 +12,49 @@ import torch
 from torch import Tensor
 
 from whyglass.propagation.engine.calls import Call
-from whyglass.propagation.moments.moments import Found, Random, Spread
+from whyglass.propagation.moments.moments import Covariance, RandomOperand, Result
 
 INF = math.inf
 
 
 NODES, _weights = np.polynomial.hermite_e.hermegauss(24)
-
-
 WEIGHTS = _weights / _weights.sum()
-
 
 SMOOTH = (
     "sigmoid tanh gelu silu mish elu celu selu softplus softsign hardswish logsigmoid log_sigmoid exp "
     "square tanhshrink"
 ).split()
 
-
-# What a line does between two of its kinks: from, to, slope, offset.
+# A straight piece of a function between two kinks: from, to, slope, offset.
 Segment = tuple[float, float, "float | Tensor", float]
 
-
+# Mean, variance and E[f'] (by Stein's lemma the slope of the covariance) of f at a Gaussian.
 Moment = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 
 
-def elementwise(mean: Tensor, spread: Spread, moments: Moment) -> tuple[Tensor, Spread]:
-    """y_i = f(x_i): factors pass by the mean slope, and what they leave of the variance is own."""
-    spread = spread.alone()
-    made, variance, slope = moments(mean, spread.variance())
-    if spread.shared is None:
-        return made, Spread(variance)
-    shared = slope * spread.shared
-    return made, Spread((variance - shared.square().sum(0)).clamp_min(0), shared)
+def elementwise(mean: Tensor, covariance: Covariance, moments: Moment) -> tuple[Tensor, Covariance]:
+    """y_i = f(x_i): factors pass by the mean slope, the rest of the variance is diagonal."""
+    covariance = covariance.without_subtraction()
+    made, variance, slope = moments(mean, covariance.variance())
+    if covariance.factors is None:
+        return made, Covariance(variance)
+    factors = slope * covariance.factors
+    return made, Covariance((variance - factors.square().sum(0)).clamp_min(0), factors)
 
 
 def piecewise(
     segments: Sequence[Segment], mean: Tensor, var: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of a continuous function made of lines, in closed form.
+    """Moments of a continuous piecewise linear function, in closed form.
 
-    Moments are taken about f(mean), so that nothing cancels far from the kinks.
+    They are taken about f(mean), so that nothing cancels far from the kinks.
     """
-    deviation = root(var)
-    here = torch.zeros_like(mean)
+    deviation = deviation_of(var)
+    at_mean = torch.zeros_like(mean)
     for low, high, slope, offset in segments:
-        here = torch.where((mean >= low) & (mean < high), slope * mean + offset, here)
+        at_mean = torch.where((mean >= low) & (mean < high), slope * mean + offset, at_mean)
     first, second, slopes = (torch.zeros_like(mean) for _ in range(3))
-    # At an end: the distribution, the density, and the density times the place.
+    # At the lower end of a segment: the distribution, the density, the density times the place.
     below, left, left_times = (torch.zeros_like(mean) for _ in range(3))
     for _, high, slope, offset in segments:
         if high == INF:
@@ -66,22 +62,22 @@ def piecewise(
         else:
             z, above, right = gauss((high - mean) / deviation)
             right_times = z * right
-        part, base = above - below, slope * mean + offset - here
+        part, base = above - below, slope * mean + offset - at_mean
         line, square = deviation * (left - right), var * (part + left_times - right_times)
         first = first + slope * line + base * part
         second = second + slope**2 * square + 2 * slope * base * line + base**2 * part
         slopes = slopes + slope * part
         below, left, left_times = above, right, right_times
-    return here + first, (second - first**2).clamp_min(0), slopes
+    return at_mean + first, (second - first**2).clamp_min(0), slopes
 
 
 def gauss(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """z, its distribution and density; z is kept finite, where the density is zero."""
+    """z kept finite, with the standard normal distribution and density there."""
     z = z.clamp(-40, 40)
     return z, torch.special.ndtr(z), torch.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
 
 
-def root(var: Tensor) -> Tensor:
+def deviation_of(var: Tensor) -> Tensor:
     """The standard deviation, never zero."""
     return var.clamp_min(torch.finfo(var.dtype).tiny).sqrt()
 
@@ -89,25 +85,25 @@ def root(var: Tensor) -> Tensor:
 def quadrature(
     f: Callable[[Tensor], Tensor], mean: Tensor, var: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of a smooth function, at 24 nodes."""
-    deviation, here = root(var), f(mean)
+    """Moments of a smooth function, by 24 nodes of Gauss-Hermite quadrature."""
+    deviation, at_mean = deviation_of(var), f(mean)
     first, second, covariance = (torch.zeros_like(mean) for _ in range(3))
     for node, weight in zip(NODES.tolist(), WEIGHTS.tolist(), strict=True):
-        off = f(mean + deviation * node) - here
+        off = f(mean + deviation * node) - at_mean
         first, second = first + weight * off, second + weight * off**2
         covariance = covariance + weight * node * off
-    return here + first, (second - first**2).clamp_min(0), covariance / deviation
+    return at_mean + first, (second - first**2).clamp_min(0), covariance / deviation
 
 
-def relu_like(call: Call, operands: list[Random]) -> Found:
-    """Functions made of lines."""
+def relu_like(call: Call, operands: list[RandomOperand]) -> Result:
+    """Moments of piecewise linear functions such as ReLU."""
     args, kwargs = call.arguments()
     if len(operands) > 1 or not args or args[0] is not operands[0].mean:
         return None
     segments = _segments(call.op, args, kwargs)
     if segments is None:
         return None
-    return elementwise(operands[0].mean, operands[0].spread, partial(piecewise, segments))
+    return elementwise(operands[0].mean, operands[0].covariance, partial(piecewise, segments))
 
 
 def _segments(op: str, args: list[Any], kwargs: dict[str, Any]) -> list[Segment] | None:
@@ -141,18 +137,18 @@ def _segments(op: str, args: list[Any], kwargs: dict[str, Any]) -> list[Segment]
     return below + line + above
 
 
-def smooth(call: Call, operands: list[Random]) -> Found:
-    """Elementwise functions without kinks, or with gentle ones."""
+def smooth(call: Call, operands: list[RandomOperand]) -> Result:
+    """Moments of elementwise functions without kinks, or with gentle ones."""
     if len(operands) > 1:
         return None
     (x,) = operands
     return elementwise(
-        x.mean, x.spread, partial(quadrature, lambda value: call.run({x.place: value}))
+        x.mean, x.covariance, partial(quadrature, lambda value: call.run({x.place: value}))
     )
 
 
-def log_sum_exp(call: Call, operands: list[Random]) -> Found:
-    """To first order: log sum exp of the means, variances by the softmax there."""
+def log_sum_exp(call: Call, operands: list[RandomOperand]) -> Result:
+    """log sum exp to first order: its value at the means, variances by the softmax there."""
     (x,) = operands
     args, kwargs = call.arguments()
     dim = args[1] if len(args) > 1 else kwargs.get("dim")
@@ -161,38 +157,38 @@ def log_sum_exp(call: Call, operands: list[Random]) -> Found:
         (dim,) = dim
     if not isinstance(dim, int):
         return None
-    share, spread = x.mean.softmax(dim), x.spread.alone()
-    own = (share**2 * spread.own).sum(dim, keepdim=keep)
-    if spread.shared is None:
-        return call.run(), Spread(own)
-    shared = torch.stack([(share * part).sum(dim, keepdim=keep) for part in spread.shared])
-    return call.run(), Spread(own, shared)
+    share, covariance = x.mean.softmax(dim), x.covariance.without_subtraction()
+    diagonal = (share**2 * covariance.diagonal).sum(dim, keepdim=keep)
+    if covariance.factors is None:
+        return call.run(), Covariance(diagonal)
+    factors = torch.stack([(share * part).sum(dim, keepdim=keep) for part in covariance.factors])
+    return call.run(), Covariance(diagonal, factors)
 
 
-def softmax(call: Call, operands: list[Random]) -> Found:
-    """The sigmoid of log-odds, which are Gaussian to first order; log_softmax to first order."""
+def softmax(call: Call, operands: list[RandomOperand]) -> Result:
+    """Softmax as the sigmoid of log-odds, Gaussian to first order; log_softmax to first order."""
     (x,) = operands
     args, kwargs = call.arguments()
     dim = args[1] if len(args) > 1 else kwargs.get("dim")
     if not isinstance(dim, int):
         return None
-    spread, share = x.spread.alone(), x.mean.softmax(dim)
+    covariance, share = x.covariance.without_subtraction(), x.mean.softmax(dim)
     logs = call.op == "log_softmax"
     rest = (1 - share).clamp_min(torch.finfo(share.dtype).eps)
     odds = x.mean.log_softmax(dim) - (0 if logs else rest.log())
-    # The derivative of entry c by c is `mine`, by another one that one's share times -`weight`.
-    mine, weight = (
+    # The derivative of entry c by itself is `by_itself`, by entry j the share of j times -`weight`.
+    by_itself, weight = (
         (1 - share, torch.ones_like(share)) if logs else (torch.ones_like(share), 1 / rest)
     )
 
     def without(part: Tensor, power: int) -> Tensor:
         terms = share**power * part
         mixed = terms.sum(dim, keepdim=True) - terms
-        return mine**power * part + (-weight) ** power * mixed
+        return by_itself**power * part + (-weight) ** power * mixed
 
-    own, shared = without(spread.own, 2), None
-    if spread.shared is not None:
-        shared = torch.stack([without(part, 1) for part in spread.shared])
+    diagonal, factors = without(covariance.diagonal, 2), None
+    if covariance.factors is not None:
+        factors = torch.stack([without(part, 1) for part in covariance.factors])
     if logs:
-        return odds, Spread(own, shared)
-    return elementwise(odds, Spread(own, shared), partial(quadrature, torch.sigmoid))
+        return odds, Covariance(diagonal, factors)
+    return elementwise(odds, Covariance(diagonal, factors), partial(quadrature, torch.sigmoid))

@@ -1,8 +1,8 @@
-"""Means and variances passed forwards: what a network makes of a random input, to second order.
+"""Means and variances passed forwards: the output of a network at a random input, to second order.
 
-The tensors that the model computes are means; beside each that descends from the input stands its
-`Spread`. Calls are seen as in the engine, so that modules, functions and in-place calls are alike, and
-an operation without a rule is an error that names it.
+The tensors that the model computes are means. Each one that descends from the input has a
+`Covariance`. Calls are seen as in the engine, so that modules, functions and in-place calls are alike,
+and an operation without a rule is an error that names it.
 """
 
 from __future__ import annotations
@@ -24,44 +24,43 @@ COMPARISONS = frozenset(
 
 
 @dataclass(frozen=True)
-class Spread:
+class Covariance:
     """The covariance of a random tensor (I, ...), one distribution for each of I items.
 
-    `own` (I, ...) are variances that entries have for themselves, `shared` (r, I, ...) factors: the
-    covariance is diag(own) + sign * sum_r f_r f_r'. A negative sign is that of draws without
-    replacement, before anything was mixed.
+    It is diag(d) + sign * sum_r f_r f_r', of a `diagonal` d (I, ...) and `factors` f (r, I, ...). Draws
+    without replacement have a negative sign, until entries are mixed.
     """
 
-    own: Tensor
-    shared: Tensor | None = None
+    diagonal: Tensor
+    factors: Tensor | None = None
     sign: int = 1
 
     def variance(self) -> Tensor:
-        """Of each entry, never negative."""
-        if self.shared is None:
-            return self.own
-        return (self.own + self.sign * self.shared.square().sum(0)).clamp_min(0)
+        """The variance of each entry, never negative."""
+        if self.factors is None:
+            return self.diagonal
+        return (self.diagonal + self.sign * self.factors.square().sum(0)).clamp_min(0)
 
-    def alone(self) -> Spread:
-        """Without covariances between entries."""
-        return self if self.shared is None or self.sign > 0 else Spread(self.variance())
+    def without_subtraction(self) -> Covariance:
+        """The same variances; factors that are subtracted are dropped."""
+        return self if self.factors is None or self.sign > 0 else Covariance(self.variance())
 
 
 @dataclass(frozen=True)
-class Random:
-    """A tracked operand: its place among the leaves of the call, its mean and its spread."""
+class RandomOperand:
+    """A tracked operand: its place among the leaves of the call, its mean and its covariance."""
 
     place: int
     mean: Tensor
-    spread: Spread
+    covariance: Covariance
 
 
-Found = tuple[Tensor, Spread] | None
-Rule = Callable[[Call, "list[Random]"], Found]
+Result = tuple[Tensor, Covariance] | None
+Rule = Callable[[Call, "list[RandomOperand]"], Result]
 
 
 class Moments(Propagation):
-    """One forward pass of means with their spreads.
+    """One forward pass of means with their covariances.
 
     A rule that returns None does not cover the call, which is refused.
     """
@@ -73,20 +72,20 @@ class Moments(Propagation):
     def __init__(self, rules: Mapping[str, Rule]) -> None:
         super().__init__(Table(None, None, decompose=False), with_baseline=False)
         self._rules = rules
-        # No operation takes its plain course.
+        # Every operation needs a rule.
         self._records_all = True
-        self._spreads: dict[int, Spread] = self.per_tensor()
+        self._covariances: dict[int, Covariance] = self.per_tensor()
 
-    def start(self, mean: Tensor, spread: Spread) -> None:
+    def start(self, mean: Tensor, covariance: Covariance) -> None:
         """From here on follow this mean."""
         self.track(mean, None)
-        self._spreads[id(mean)] = spread
+        self._covariances[id(mean)] = covariance
 
     def _apply(self, op: str, function: Any, leaves: list[Any], form: Form) -> Any:
         operands = [
-            Random(place, leaf, self._spreads[id(leaf)])
+            RandomOperand(place, leaf, self._covariances[id(leaf)])
             for place, leaf in enumerate(leaves)
-            if id(leaf) in self._spreads
+            if id(leaf) in self._covariances
         ]
         call = Call(op, function, tuple(leaves), tuple(o.place for o in operands), form)
         rule = self._rules.get(op)
@@ -110,32 +109,34 @@ class Moments(Propagation):
         self._refuse("setitem", "has no rule for means and variances, so")
 
 
-def shared(
-    operands: list[Random], run: Callable[[list[Tensor]], Tensor]
+def combined_factors(
+    operands: list[RandomOperand], run: Callable[[list[Tensor]], Tensor]
 ) -> tuple[Tensor | None, int]:
-    """Factors of what a call makes, and their sign: all operands have them, or those count as zero."""
-    known = [o.spread.shared for o in operands if o.spread.shared is not None]
+    """The factors of a call's result, and their sign; operands without factors count as zero."""
+    known = [o.covariance.factors for o in operands if o.covariance.factors is not None]
     if not known:
         return None, 1
     parts = [
-        o.spread.shared
-        if o.spread.shared is not None
+        o.covariance.factors
+        if o.covariance.factors is not None
         else torch.zeros_like(o.mean).expand(len(known[0]), *o.mean.shape)
         for o in operands
     ]
     made = [run([part[r] for part in parts]) for r in range(len(known[0]))]
-    return torch.stack(made), max(o.spread.sign for o in operands if o.spread.shared is not None)
+    return torch.stack(made), max(
+        o.covariance.sign for o in operands if o.covariance.factors is not None
+    )
 
 
-def changes(call: Call, operands: list[Random]) -> Callable[[list[Tensor]], Tensor]:
-    """What an affine call makes of changes of its operands: f(changes) - f(0)."""
+def linear_part(call: Call, operands: list[RandomOperand]) -> Callable[[list[Tensor]], Tensor]:
+    """The linear part of an affine call f, as a function of the operands: f(operands) - f(0)."""
     places = [operand.place for operand in operands]
     at_zero = call.run({o.place: torch.zeros_like(o.mean) for o in operands})
-    # Constants that fill, infinite ones too, do not change.
-    filled = None if torch.isfinite(at_zero).all() else torch.isfinite(at_zero)
+    # The linear part of a constant, which can be infinite, is zero.
+    finite = None if torch.isfinite(at_zero).all() else torch.isfinite(at_zero)
 
-    def change(replaced: list[Tensor]) -> Tensor:
+    def apply(replaced: list[Tensor]) -> Tensor:
         made = call.run(dict(zip(places, replaced, strict=True))) - at_zero
-        return made if filled is None else torch.where(filled, made, 0.0)
+        return made if finite is None else torch.where(finite, made, 0.0)
 
-    return change
+    return apply

@@ -1,4 +1,4 @@
-"""Random coalitions of the entries of the inputs: their means and covariance, and a few drawn ones."""
+"""Random coalitions of the entries of the inputs: their means and covariance, and sampled ones."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ from torch import Tensor
 from whyglass.core.checks import Check, worst_target
 from whyglass.core.inputs import Leaves
 from whyglass.core.scorer import Scorer
-from whyglass.propagation.moments.moments import Spread
+from whyglass.propagation.moments.moments import Covariance
 
 
 @dataclass(frozen=True, eq=False)
 class Players:
-    """Each entry of the points is a player: absent at `starts`, present at `points`."""
+    """The entries of the points as players: absent at `starts`, present at `points`."""
 
     points: Leaves
     starts: Leaves
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """The number of players."""
         return sum(point[0].numel() for point in self.points)
 
     def mean(self, row: Tensor, who: Tensor, size: Tensor, inside: Tensor) -> Leaves:
         """The mean input under a random coalition of `size` others, with player `who` or without."""
         share = (size / max(self.count - 1, 1)).to(self.points[0])[:, None]
-        own = self._own(who)
-        present = torch.where(own, inside[:, None].to(own.device).bool().to(share), share)
+        player = self._is_player(who)
+        present = torch.where(player, inside[:, None].to(player.device).bool().to(share), share)
         return self.between(row, present)
 
     def between(self, row: Tensor, present: Tensor) -> Leaves:
-        """Points of these rows whose players are present (N, n) to some degree."""
+        """Points of these rows, with each player present to a degree (N, n) from 0 to 1."""
         made: list[Tensor] = []
         for point, start, part in zip(self.points, self.starts, self._parts(present), strict=True):
             place = row.to(point.device)
             made.append(torch.lerp(start[place], point[place], part.to(point)))
         return tuple(made)
 
-    def spread(self, row: Tensor, who: Tensor, size: Tensor, full: bool) -> list[Spread]:
+    def covariance(self, row: Tensor, who: Tensor, size: Tensor, full: bool) -> list[Covariance]:
         """The covariance of that input: k of m others are drawn, without replacement.
 
         It is q (1 - q) / (m - 1) (m diag(d^2) - d d') with d the changes of the others and q = k / m.
@@ -56,29 +56,29 @@ class Players:
         others = max(self.count - 1, 1)
         share = size / others
         scale = (share * (1 - share) / max(others - 1, 1)).to(change)[:, None]
-        change = change.masked_fill(self._own(who), 0)
+        change = change.masked_fill(self._is_player(who), 0)
         if not full:
-            own = scale * others * change**2
-            shared = scale.sqrt() * change
+            diagonal = scale * others * change**2
+            factors = scale.sqrt() * change
             return [
-                Spread(a, b[None], -1)
-                for a, b in zip(self._parts(own), self._parts(shared), strict=True)
+                Covariance(a, b[None], -1)
+                for a, b in zip(self._parts(diagonal), self._parts(factors), strict=True)
             ]
         roots = (scale * others).sqrt() * change
         drawn = torch.eye(self.count).to(change)[:, None] - 1 / others
-        factors = (roots * drawn).masked_fill(self._own(who).T[..., None], 0)
+        factors = (roots * drawn).masked_fill(self._is_player(who).T[..., None], 0)
         split = [self._parts(factor) for factor in factors]
         return [
-            Spread(torch.zeros_like(parts[0]), torch.stack(parts))
+            Covariance(torch.zeros_like(parts[0]), torch.stack(parts))
             for parts in zip(*split, strict=True)
         ]
 
-    def _own(self, who: Tensor) -> Tensor:
-        """(N, n): which entry is the player itself."""
+    def _is_player(self, who: Tensor) -> Tensor:
+        """Which entry is the player itself, (N, n)."""
         return (who[:, None] == torch.arange(self.count)).to(self.points[0].device)
 
     def _parts(self, flat: Tensor) -> list[Tensor]:
-        """(N, n) cut and shaped as the points."""
+        """A flat (N, n) tensor in parts, shaped as the points."""
         sizes = [point[0].numel() for point in self.points]
         cut = flat.split(sizes, 1)
         return [
@@ -87,7 +87,7 @@ class Players:
         ]
 
     def leaves(self, values: Tensor) -> Leaves:
-        """(B, n) or (B, n, K) as the points, with the targets last."""
+        """Values (B, n) or (B, n, K), shaped as the points, with the targets last."""
         sizes = [point[0].numel() for point in self.points]
         return tuple(
             part.reshape(len(part), *point.shape[1:], *values.shape[2:]).to(
@@ -97,14 +97,14 @@ class Players:
         )
 
 
-def antithetic(
+def antithetic_values(
     scorer: Scorer,
     players: Players,
     ends: tuple[Tensor, Tensor],
     pairs: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """(pairs, B, n) or (pairs, B, n, K) values of each pair of a permutation and its reverse.
+    """Values of each pair of a permutation and its reverse: (pairs, B, n) or (pairs, B, n, K).
 
     Their mean over pairs estimates the Shapley values. `ends` are the scores with no player and with
     all.
@@ -133,8 +133,8 @@ def antithetic(
     return steps.gather(2, where).unflatten(0, (pairs, 2)).mean(1)
 
 
-def against_sampling(values: Tensor, pairs: Tensor) -> Check:
-    """The bias of values (B, n) or (B, n, K) beside the error of what was sampled for as much.
+def bias_check(values: Tensor, pairs: Tensor) -> Check:
+    """The bias of values (B, n) or (B, n, K), compared with the error of sampling at equal cost.
 
     Products of different pairs' distances estimate the squared bias without the sampling error in it;
     leaving out each pair in turn says how sure that is. A warning needs two standard errors.

@@ -14,63 +14,74 @@ from torch import Tensor
 from whyglass.propagation.engine.calls import Call
 from whyglass.propagation.engine.operations import STRUCTURAL
 from whyglass.propagation.moments.functions import SMOOTH, log_sum_exp, relu_like, smooth, softmax
-from whyglass.propagation.moments.moments import Found, Random, Rule, Spread, changes, shared
+from whyglass.propagation.moments.moments import (
+    Covariance,
+    RandomOperand,
+    Result,
+    Rule,
+    combined_factors,
+    linear_part,
+)
 from whyglass.propagation.moments.pooling import average_pool, max_pool
 
 SAME = frozenset("clone contiguous dropout dropout1d dropout2d dropout3d requires_grad".split())
 
 
-def structural(call: Call, operands: list[Random]) -> Found:
-    """Entries move."""
+def structural(call: Call, operands: list[RandomOperand]) -> Result:
+    """Operations that move entries."""
     if call.op in SAME and len(operands) == 1:
-        return call.run(), operands[0].spread
+        return call.run(), operands[0].covariance
     mean = call.run()
     if not isinstance(mean, Tensor):
         return None
-    change = changes(call, operands)
-    return mean, Spread(change([o.spread.own for o in operands]), *shared(operands, change))
+    apply = linear_part(call, operands)
+    return mean, Covariance(
+        apply([o.covariance.diagonal for o in operands]), *combined_factors(operands, apply)
+    )
 
 
-def additive(call: Call, operands: list[Random]) -> Found:
-    """Sums: variances that entries have for themselves add up, factors add."""
-    mean, change = call.run(), changes(call, operands)
-    own = torch.zeros_like(mean)
+def additive(call: Call, operands: list[RandomOperand]) -> Result:
+    """Sums: diagonal variances add up by squared slopes, factors by slopes."""
+    mean, apply = call.run(), linear_part(call, operands)
+    diagonal = torch.zeros_like(mean)
     for index, operand in enumerate(operands):
-        # Its slope in the sum, a number.
+        # The slope of this operand in the sum, a number.
         one = [torch.full_like(o.mean, float(place == index)) for place, o in enumerate(operands)]
-        own = own + change(one) ** 2 * operand.spread.own
-    return mean, Spread(own, *shared(operands, change))
+        diagonal = diagonal + apply(one) ** 2 * operand.covariance.diagonal
+    return mean, Covariance(diagonal, *combined_factors(operands, apply))
 
 
-def scaled(call: Call, operands: list[Random]) -> Found:
-    """Entry by entry affine: batch norm, a product with a constant."""
+def scaled(call: Call, operands: list[RandomOperand]) -> Result:
+    """Maps that are affine entry by entry: batch norm, a product with a constant."""
     if len(operands) > 1 or (call.op in {"batch_norm", "div"} and operands[0].place):
         return None
     if call.op == "div" and "rounding_mode" in call.arguments()[1]:
         return None
     (x,) = operands
-    slope = changes(call, operands)([torch.ones_like(x.mean)])
-    own, mean = slope**2 * x.spread.own, call.run()
-    if own.shape != mean.shape or x.mean.shape != mean.shape:
+    slope = linear_part(call, operands)([torch.ones_like(x.mean)])
+    diagonal, mean = slope**2 * x.covariance.diagonal, call.run()
+    if diagonal.shape != mean.shape or x.mean.shape != mean.shape:
         return None
-    shared = None if x.spread.shared is None else slope * x.spread.shared
-    return mean, Spread(own, shared, x.spread.sign)
+    factors = None if x.covariance.factors is None else slope * x.covariance.factors
+    return mean, Covariance(diagonal, factors, x.covariance.sign)
 
 
-def linear(call: Call, operands: list[Random]) -> Found:
+def linear(call: Call, operands: list[RandomOperand]) -> Result:
     """y = W x + b: variances by the squares of the weights, factors by the weights."""
     args, kwargs = call.arguments()
     names = ("input", "weight", "bias")
-    given = dict(zip(names, args, strict=False)) | {n: kwargs.pop(n) for n in names if n in kwargs}
-    weight = given.get("weight")
-    if len(operands) != 1 or given["input"] is not operands[0].mean or weight is None:
+    arguments = dict(zip(names, args, strict=False)) | {
+        n: kwargs.pop(n) for n in names if n in kwargs
+    }
+    weight = arguments.get("weight")
+    if len(operands) != 1 or arguments["input"] is not operands[0].mean or weight is None:
         return None
     return _mixed(
         call, operands[0], lambda x, w: call.function(x, w, None, *args[3:], **kwargs), weight
     )
 
 
-def matmul(call: Call, operands: list[Random]) -> Found:
+def matmul(call: Call, operands: list[RandomOperand]) -> Result:
     """A product with a constant matrix."""
     args, kwargs = call.arguments()
     if len(operands) != 1 or kwargs or args[0] is not operands[0].mean or args[1].dim() != 2:
@@ -78,16 +89,18 @@ def matmul(call: Call, operands: list[Random]) -> Found:
     return _mixed(call, operands[0], call.function, args[1])
 
 
-def _mixed(call: Call, x: Random, run: Callable[[Tensor, Tensor], Tensor], weight: Tensor) -> Found:
-    own, shared = run(x.spread.own, weight**2), None
-    if x.spread.shared is not None:
-        many = x.spread.shared
-        shared = run(many.flatten(0, 1), weight).unflatten(0, many.shape[:2])
-    return call.run(), Spread(own, shared, x.spread.sign).alone()
+def _mixed(
+    call: Call, x: RandomOperand, run: Callable[[Tensor, Tensor], Tensor], weight: Tensor
+) -> Result:
+    diagonal, factors = run(x.covariance.diagonal, weight**2), None
+    if x.covariance.factors is not None:
+        many = x.covariance.factors
+        factors = run(many.flatten(0, 1), weight).unflatten(0, many.shape[:2])
+    return call.run(), Covariance(diagonal, factors, x.covariance.sign).without_subtraction()
 
 
-def mean_or_sum(call: Call, operands: list[Random]) -> Found:
-    """Sums over axes: a share 1/c of each of c entries."""
+def mean_or_sum(call: Call, operands: list[RandomOperand]) -> Result:
+    """Sums and means over axes."""
     (x,) = operands
     mean = call.run()
     if (
@@ -98,13 +111,10 @@ def mean_or_sum(call: Call, operands: list[Random]) -> Found:
     ):
         return None
     count = x.mean.numel() // mean.numel()
-    change = changes(call, operands)
-    own = change([x.spread.own])
-    own = own / count if call.op == "mean" else own
-    return mean, Spread(own, *shared(operands, change)).alone()
-
-
-# Mean, variance and E[f'] (by Stein's lemma the slope of the covariance) of f at a Gaussian.
+    apply = linear_part(call, operands)
+    diagonal = apply([x.covariance.diagonal])
+    diagonal = diagonal / count if call.op == "mean" else diagonal
+    return mean, Covariance(diagonal, *combined_factors(operands, apply)).without_subtraction()
 
 
 RULES: dict[str, Rule] = {
