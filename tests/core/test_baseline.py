@@ -15,6 +15,7 @@ from whyglass import (
     Background,
     BadInput,
     Blur,
+    ExactShapley,
     ExpectedGradients,
     Explanation,
     IntegratedGradients,
@@ -355,3 +356,13 @@ def test_a_layer_whose_output_is_made_of_the_mean_of_a_background() -> None:
     data = torch.randn(30, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     found = RULE(model, ZOO["mlp"].inputs(), at="0", baseline=Mean(data))
     torch.testing.assert_close(found.baseline, data.mean(0).expand(3, -1))
+
+
+def test_rows_that_stand_for_absence_together_are_a_background() -> None:
+    """The message names the two ways out, and both work."""
+    x, data = torch.randn(2, 3), torch.randn(5, 3)
+    for method in (IntegratedGradients(), ExactShapley()):
+        with pytest.raises(BadInput, match=r"Background\(data\).*Mean\(data\)"):
+            method(lambda x: x.sum(1), x, baseline=data)
+        method(lambda x: x.sum(1), x, baseline=Mean(data))
+    ExactShapley()(lambda x: x.sum(1), x, baseline=Background(data))

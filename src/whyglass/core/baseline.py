@@ -22,7 +22,7 @@ as the inputs, and then the baseline is what the layer makes of them (token ids,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar, cast
 
@@ -201,9 +201,13 @@ def both_ends(
     return prepare(resolve(baseline, scorer)), here
 
 
-def resolve(baseline: Baseline, scorer: Scorer) -> Leaves:
-    """One baseline row for each row of the batch, shaped as `scorer.points`."""
+def resolve(baseline: Baseline, scorer: Scorer, integers: Collection[int] = ()) -> Leaves:
+    """One baseline row for each row of the batch, shaped as `scorer.points`.
+
+    Leaves of floats are replaced, and of the others those numbered in `integers`.
+    """
     points = scorer.points
+    replaced = [differentiable(p) or index in integers for index, p in enumerate(points)]
     if isinstance(baseline, Background):
         raise BadInput(
             'this method takes one baseline a row: for a background set use "expected-gradients", '
@@ -220,8 +224,12 @@ def resolve(baseline: Baseline, scorer: Scorer) -> Leaves:
     if baseline is None or isinstance(baseline, int | float):
         if isinstance(baseline, bool) or not math.isfinite(baseline or 0.0):
             raise BadInput(f"baseline {baseline!r} must be a finite number")
-        constant = float(baseline or 0.0)
-        return tuple(torch.full_like(p, constant) if differentiable(p) else p for p in points)
+        if integers and not isinstance(baseline, int):
+            raise _no_integers(baseline, scorer, integers)
+        return tuple(
+            torch.full_like(point, baseline or 0) if replaced[index] else point
+            for index, point in enumerate(points)
+        )
     leaves = _leaves(baseline, scorer)
     if scorer.layer is not None and not _fits(leaves, points):
         if not _fits(leaves, scorer.inputs, True):
@@ -233,12 +241,25 @@ def resolve(baseline: Baseline, scorer: Scorer) -> Leaves:
         return scorer.activations(whole)
     if not _fits(leaves, points):
         raise _misfit(leaves, points)
-    for leaf, point in zip(leaves, points, strict=True):
-        if differentiable(point) and leaf.dtype != point.dtype:
+    for index, (leaf, point) in enumerate(zip(leaves, points, strict=True)):
+        if replaced[index] and leaf.dtype != point.dtype:
+            if index in integers:
+                raise _no_integers(baseline, scorer, integers)
             raise BadInput(f"baseline is {leaf.dtype} and the inputs are {point.dtype}")
     return tuple(
-        _row_each(leaf, point).expand_as(point) if differentiable(point) else point
-        for leaf, point in zip(leaves, points, strict=True)
+        _row_each(leaf, point).expand_as(point) if replaced[index] else point
+        for index, (leaf, point) in enumerate(zip(leaves, points, strict=True))
+    )
+
+
+def _no_integers(baseline: Baseline, scorer: Scorer, integers: Collection[int]) -> BadInput:
+    index = min(integers)
+    label, point = scorer.structure.label(index), scorer.points[index]
+    what = repr(baseline) if baseline is None or isinstance(baseline, float) else "of another type"
+    return BadInput(
+        f"{label} is {point.dtype}, and baseline {what} has no value for it: give an integer (the id "
+        "of the mask token, or 0 for a black pixel), integers of the inputs' shape, Deletion(pad) for "
+        "tokens (B, T), or explain a layer of floats with at="
     )
 
 
@@ -312,7 +333,14 @@ def _row_each(leaf: Tensor, point: Tensor) -> Tensor:
 
 
 def _misfit(leaves: Leaves, points: Leaves) -> BadInput:
-    return BadInput(
+    message = (
         f"baseline has shape {[tuple(leaf.shape) for leaf in leaves]}; expected "
         f"{[tuple(point.shape) for point in points]}, or one row of that"
     )
+    if [leaf.shape[1:] for leaf in leaves] == [point.shape[1:] for point in points]:
+        message += (
+            ": if these rows stand for absence together, give baseline=Background(data) to a method "
+            "that averages over them (of coalitions, expected-gradients, deep-shap), or their mean, "
+            "baseline=Mean(data)"
+        )
+    return BadInput(message)

@@ -125,8 +125,11 @@ class Method(ABC):
         attribution = self.attribute(scorer, baseline)
         notes = list(attribution.notes)
         for index, leaf in enumerate(scorer.points):
-            held = attribution.players is None or not bool((attribution.players[index] >= 0).any())
-            if held and not leaf.is_floating_point():
+            players = attribution.players
+            held = (
+                not leaf.is_floating_point() if players is None else not (players[index] >= 0).any()
+            )
+            if held:
                 label = scorer.structure.label(index)
                 notes.append(f"{label} is {leaf.dtype}: held fixed, not explained (zeros)")
         pack = (attribution.structure or scorer.structure).pack

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tests.zoo.networks import ZOO
 from whyglass import (
+    LIME,
     Background,
     BadInput,
     Blur,
@@ -19,6 +20,7 @@ from whyglass import (
     ExactShapley,
     Explanation,
     Gaussian,
+    PermutationShapley,
 )
 from whyglass.coalition.game.game import Game, members
 from whyglass.coalition.game.maskers import masker
@@ -101,6 +103,27 @@ class TestValue:
             torch.testing.assert_close(
                 game.value(coalitions)[0, :, 0], coalitions.double() @ weights
             )
+
+
+DESCRIBING = ("attention_mask", "token_type_ids", "position_ids")
+
+
+def beside_tokens(seed: int) -> tuple[Any, Tensor, list[Tensor]]:
+    """A model of token ids with a mask, types and positions, and its inputs."""
+    generator = torch.Generator().manual_seed(seed)
+    table, types, places = (
+        torch.randn(size, 5, generator=generator, dtype=torch.float64) for size in (20, 2, 4)
+    )
+
+    def model(
+        input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor, position_ids: Tensor
+    ) -> Tensor:
+        tokens = table[input_ids] + types[token_type_ids.long()] + places[position_ids]
+        return (tokens * attention_mask[..., None]).sum(1).tanh().sum(1)
+
+    ids = torch.randint(2, 20, (2, 4), generator=generator)
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])
+    return model, ids, [mask, torch.tensor([[0, 0, 1, 1]] * 2), torch.arange(4).expand(2, 4)]
 
 
 class TestPlayers:
@@ -245,6 +268,66 @@ class TestAbsence:
             empty = model(torch.full_like(ids, 7)).gather(1, result.classes[:, None])[:, 0]
         torch.testing.assert_close(result.baseline_score, empty)
 
+    @pytest.mark.parametrize("seed", [0, 1])
+    @pytest.mark.parametrize("named", [True, False])
+    @pytest.mark.parametrize("dtype", [torch.long, torch.bool, torch.double])
+    @pytest.mark.parametrize("method", [ExactShapley(), PermutationShapley(), LIME()])
+    def test_a_mask_beside_tokens_is_held(
+        self, method: Any, dtype: torch.dtype, named: bool, seed: int
+    ) -> None:
+        model, ids, described = beside_tokens(seed)
+        inputs = {
+            "input_ids": ids,
+            "attention_mask": described[0].to(dtype),
+            "token_type_ids": described[1],
+            "position_ids": described[2],
+        }
+        result = method(model, inputs if named else tuple(inputs.values()), baseline=7)
+        values = tuple(result.values.values()) if named else result.values
+        for row in range(2):
+            alone = method(
+                lambda ids, own=row: model(ids, *(d[own].expand(len(ids), 4) for d in described)),
+                ids[row : row + 1],
+                baseline=7,
+            )
+            torch.testing.assert_close(values[0][row], alone.values[0])
+        assert not any(value.any() for value in values[1:])
+        assert sum("held fixed" in note for note in result.notes) == 3
+        baseline = tuple(result.baseline.values()) if named else result.baseline
+        for leaf, given in zip(baseline[1:], list(inputs.values())[1:], strict=True):
+            assert torch.equal(leaf, given)
+
+    def test_what_describes_tokens_moves_along(self) -> None:
+        model, ids, described = beside_tokens(0)
+        named = dict(zip(("input_ids", *DESCRIBING), (ids, *described), strict=True))
+        result = game_of(model, named, Deletion(0)).value(members(torch.arange(16), 4))
+        for s, row in itertools.product(range(16), range(2)):
+            kept = [i for i in range(4) if s >> i & 1]
+            moved = [
+                torch.cat([leaf[row, kept], leaf.new_zeros(4 - len(kept))])[None]
+                for leaf in (ids, *described)
+            ]
+            torch.testing.assert_close(result[row, s, 0], model(*moved)[0])
+
+    def test_other_numbers_beside_tokens_have_players(self) -> None:
+        """What is neither a mask nor a count is explained, and so is all that is masks."""
+        ids, other = torch.tensor([[3, 4]]), torch.tensor([[2, 5]])
+        result = ExactShapley()(lambda a, b: (a * b).sum(1).double(), (ids, other), baseline=1)
+        assert result.player_values.shape == (1, 4)
+        bits = torch.tensor([[1, 0]])
+        result = ExactShapley()(lambda a, b: (a - b).sum(1).double(), (bits, 1 - bits), baseline=0)
+        assert result.player_values.shape == (1, 4)
+
+    def test_a_dict_of_rows_is_a_baseline(self) -> None:
+        model, ids, described = beside_tokens(0)
+        named = dict(zip(("input_ids", *DESCRIBING), (ids, *described), strict=True))
+        starts = named | {"input_ids": torch.full_like(ids, 7)}
+        expected = ExactShapley()(model, named, baseline=7)
+        result = ExactShapley()(model, named, baseline=starts)
+        torch.testing.assert_close(result.player_values, expected.player_values)
+        again = ExactShapley()(model, tuple(named.values()), baseline=tuple(starts.values()))
+        torch.testing.assert_close(again.player_values, expected.player_values)
+
     def test_tokens_taken_out(self) -> None:
         seen: list[Tensor] = []
 
@@ -262,7 +345,7 @@ class TestAbsence:
     @pytest.mark.parametrize(
         ("baseline", "x", "words"),
         [
-            (None, torch.ones(1, 3, dtype=torch.long), "mask token"),
+            (None, torch.ones(1, 3, dtype=torch.uint8), "mask token"),
             (0.5, torch.ones(1, 3, dtype=torch.long), "mask token"),
             (torch.ones(1, 3), torch.ones(1, 3, dtype=torch.long), "mask token"),
             (Deletion(0), torch.ones(1, 3), "Deletion"),

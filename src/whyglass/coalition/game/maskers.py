@@ -8,7 +8,6 @@ makes the points of every evaluation for every row.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -231,42 +230,26 @@ def masker(baseline: Baseline, scorer: Scorer, groups: FeatureGroups) -> Masker:
         return Nearby(groups, points[0], data, baseline.neighbours)
     if isinstance(baseline, Inpaint):
         return inpainted(points, groups)
-    words = [
-        index
-        for index, (point, mask) in enumerate(zip(points, groups.masks, strict=True))
-        if not differentiable(point) and bool((mask >= 0).any())
-    ]
+    leaves_with_players = [i for i, mask in enumerate(groups.masks) if bool((mask >= 0).any())]
+    integers = [i for i in leaves_with_players if not differentiable(points[i])]
     if isinstance(baseline, Deletion):
-        if len(words) != 1 or points[words[0]].dim() != 2:
+        if leaves_with_players != integers or len(integers) != 1 or points[integers[0]].dim() != 2:
+            kinds = [f"{points[i].dtype} {tuple(points[i].shape)}" for i in leaves_with_players]
             raise BadInput(
-                "Deletion takes tokens out of one integer input (B, T), and there is none"
+                "Deletion takes tokens out of one integer input (B, T), and the players are in "
+                f"{', '.join(kinds)}: give the token ids, without at=, and players= that are in them "
+                "alone"
             )
-        return Delete(groups, points, baseline.pad, words[0])
+        return Delete(groups, points, baseline.pad, integers[0])
     if isinstance(baseline, Background):
         rows = scorer.activations(background(baseline, scorer))
         return Replace(groups, points, rows, True, tuple(row[:1] for row in rows))
-    starts = _tokens(baseline, scorer, words) if words else resolve(baseline, scorer)
-    return Replace(groups, points, starts, False, starts)
-
-
-def _tokens(baseline: Baseline, scorer: Scorer, words: Sequence[int]) -> Leaves:
-    """A baseline where integer inputs are explained: the mask token, or other tokens."""
-    points = scorer.points
-    if isinstance(baseline, int) and not isinstance(baseline, bool):
-        fill = [baseline if index in words else 0 for index in range(len(points))]
-        return tuple(torch.full_like(p, value) for p, value in zip(points, fill, strict=True))
-    leaves = (baseline,) if isinstance(baseline, Tensor) else baseline
-    if isinstance(leaves, tuple) and len(leaves) == len(points):
-        pairs = list(zip(leaves, points, strict=True))
-        if all(leaf.dtype == p.dtype and leaf.shape[-1:] == p.shape[-1:] for leaf, p in pairs):
-            try:
-                return tuple(leaf.to(p.device).expand_as(p) for leaf, p in pairs)
-            except RuntimeError:
-                pass
-    raise BadInput(
-        f"baseline {baseline!r} cannot stand for absent tokens: give the id of the mask token as an "
-        "integer, tokens of the inputs' shape, Deletion(pad), or explain the embedding with at="
+    resolved = resolve(baseline, scorer, integers)
+    starts = tuple(
+        start if index in leaves_with_players else points[index]
+        for index, start in enumerate(resolved)
     )
+    return Replace(groups, points, starts, False, starts)
 
 
 def _table(baseline: Conditional | Gaussian, points: Leaves, groups: FeatureGroups) -> Tensor:

@@ -8,8 +8,13 @@ callable                        ``inputs -> tensor``, such as ``whyglass.data.im
 ==============================  =================================================================
 
 A mask has the shape of one row, or one that broadcasts to it: (H, W) for an image (C, H, W). It holds
-for the whole batch. For several inputs give a tuple or dict of masks. Integer inputs beside float ones
-are held fixed unless a mask names players there.
+for the whole batch. For several inputs give a tuple or dict of masks.
+
+Without masks the inputs of floats have players, or where there is none those of integers: tokens, say.
+What describes tokens has none and is held fixed. That is an input with the shape of an input of tokens
+which is called `attention_mask`, `token_type_ids`, `position_ids` or `special_tokens_mask`, or which
+holds 0 and 1 alone (or booleans), or counts 0, 1, 2, ... along each row. Where all integers look like
+that, only the names tell. A note in the explanation says what was held fixed.
 """
 
 from __future__ import annotations
@@ -27,6 +32,8 @@ from whyglass.core.inputs import Leaves, differentiable
 from whyglass.core.scorer import Scorer
 
 # Tuples nest; callables and tuples are hashable, so that settings are, too.
+BESIDE_TOKENS = {"attention_mask", "token_type_ids", "position_ids", "special_tokens_mask"}
+
 Players: TypeAlias = "int | Tensor | tuple[Any, ...] | dict[str, Any] | Callable[[Any], Any] | None"
 
 
@@ -93,7 +100,8 @@ def feature_groups(players: Players, scorer: Scorer) -> FeatureGroups:
     points = scorer.points
     asked: Any = players(scorer.structure.pack(points)) if callable(players) else players
     if asked is None or isinstance(asked, int):
-        masks = _single_features(points) if asked is None else _windows(points, asked)
+        split = _has_players(points, scorer.structure.names or ())
+        masks = _single_features(points, split) if asked is None else _windows(points, split, asked)
     else:
         masks = tuple(
             _mask(part, point, scorer.structure.label(index))
@@ -115,16 +123,43 @@ def _shape(point: Tensor) -> tuple[int, ...]:
     return (1, *point.shape[2:]) if point.dim() >= 4 else tuple(point.shape[1:])
 
 
-def _has_players(points: Leaves) -> list[bool]:
-    """Which leaves have players by default: the float ones, or all where none is."""
-    floats = [differentiable(point) for point in points]
-    return floats if any(floats) else [True] * len(points)
+def _has_players(points: Leaves, names: Sequence[str | int]) -> list[bool]:
+    """Which leaves have players by default: the float ones, or where none is the others.
+
+    Leaves that describe the tokens in another leaf have none.
+    """
+    held = _describing_tokens(points, names)
+    floats = [differentiable(point) and index not in held for index, point in enumerate(points)]
+    return floats if any(floats) else [index not in held for index in range(len(points))]
 
 
-def _single_features(points: Leaves) -> Leaves:
+def _describing_tokens(points: Leaves, names: Sequence[str | int]) -> set[int]:
+    """Which leaves say something of the tokens in another one, by their names or by their values."""
+    if all(map(differentiable, points)):
+        return set()
+    every = range(len(points))
+    named = {i for i, name in enumerate(names) if name in BESIDE_TOKENS}
+    binary = {i for i in every if bool(((points[i] == 0) | (points[i] == 1)).all())}
+    counting = {i for i in every if _counts(points[i])}
+    for describing in (named | binary | counting, named | binary, named):
+        tokens = {i for i in every if not differentiable(points[i])} - describing
+        if tokens:
+            shapes = {points[i].shape for i in tokens}
+            return {i for i in describing if points[i].shape in shapes}
+    return set()
+
+
+def _counts(point: Tensor) -> bool:
+    """Whether every row is 0, 1, 2, ..."""
+    if differentiable(point) or point.dim() != 2:
+        return False
+    return bool((point == torch.arange(point.shape[1], device=point.device)).all())
+
+
+def _single_features(points: Leaves, has_players: Sequence[bool]) -> Leaves:
     masks: list[Tensor] = []
     first = 0
-    for point, split in zip(points, _has_players(points), strict=True):
+    for point, split in zip(points, has_players, strict=True):
         shape = _shape(point)
         size = math.prod(shape)
         masks.append(
@@ -134,12 +169,12 @@ def _single_features(points: Leaves) -> Leaves:
     return tuple(masks)
 
 
-def _windows(points: Leaves, parts: int) -> Leaves:
+def _windows(points: Leaves, has_players: Sequence[bool], parts: int) -> Leaves:
     if isinstance(parts, bool) or parts < 1:
         raise BadInput(f"players must be a positive number of windows along each axis, not {parts}")
     masks: list[Tensor] = []
     first = 0
-    for point, split in zip(points, _has_players(points), strict=True):
+    for point, split in zip(points, has_players, strict=True):
         shape = _shape(point)
         number = torch.zeros(shape, dtype=torch.long)
         for axis, size in enumerate(shape):
