@@ -1,5 +1,9 @@
 """whyglass: where a neural network's decision comes from, and how far to believe the answer."""
 
+import difflib
+from typing import TYPE_CHECKING, NoReturn
+
+from whyglass import views as views
 from whyglass.cam.cam import CAM
 from whyglass.cam.counterfactual_grad_cam import CounterfactualGradCAM
 from whyglass.cam.eigen_cam import EigenCAM
@@ -37,11 +41,14 @@ from whyglass.core.baseline import (
     PerChannel,
 )
 from whyglass.core.checks import Check
+from whyglass.core.entry import Box
 from whyglass.core.errors import BadInput, MissingExtra, Unsupported, WhyglassError
-from whyglass.core.explanation import Explanation, Legend
+from whyglass.core.explanation import Explanation
 from whyglass.core.guards import Layer
+from whyglass.core.legend import Legend
 from whyglass.core.method import Method
 from whyglass.core.numpy_model import NumpyModel
+from whyglass.core.region import Region
 from whyglass.core.target import Contrast, LogOdds, Probability, Several
 from whyglass.explain import explain
 from whyglass.gradient.expected_gradients import ExpectedGradients
@@ -100,6 +107,7 @@ __all__ = [
     "Background",
     "BadInput",
     "Blur",
+    "Box",
     "Check",
     "Chefer",
     "Composite",
@@ -150,6 +158,7 @@ __all__ = [
     "PerChannel",
     "PermutationShapley",
     "Probability",
+    "Region",
     "RegressionAdjustedShapley",
     "Retrained",
     "Rule",
@@ -176,3 +185,12 @@ __all__ = [
     "r_squared_shares",
     "relevance_by_layer",
 ]
+
+if not TYPE_CHECKING:  # so that type checkers still see which names there are
+
+    def __getattr__(name: str) -> NoReturn:
+        """Answer a name that is not here with those that are."""
+        near = difflib.get_close_matches(name, __all__, 2, 0.8)
+        methods = ", ".join(cls.__name__ for cls in METHODS.values())
+        hint = f"did you mean {' or '.join(near)}?" if near else f"its methods are {methods}"
+        raise AttributeError(f"whyglass has no {name!r}: {hint}")

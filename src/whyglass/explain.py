@@ -1,20 +1,24 @@
-"""The one call: a method by name or by value."""
+"""`whyglass.explain`: one call for every method, chosen by name or given with its settings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
 from whyglass.catalogue import make_method
+from whyglass.coalition.shapley.permutation_shapley import PermutationShapley
 from whyglass.core.baseline import Baseline
 from whyglass.core.errors import BadInput
-from whyglass.core.explanation import Explanation, Legend
-from whyglass.core.guards import Selector
+from whyglass.core.explanation import Explanation
+from whyglass.core.guards import BlackBox, Selector
 from whyglass.core.inputs import Inputs
+from whyglass.core.legend import Legend
 from whyglass.core.method import Method
 from whyglass.core.target import Target
+from whyglass.gradient.integrated_gradients import IntegratedGradients
 
 
 def explain(
@@ -22,20 +26,24 @@ def explain(
     inputs: Inputs,
     *,
     target: Target = None,
-    method: str | Method = "integrated-gradients",
+    method: str | Method | type[Method] | None = None,
     baseline: Baseline = None,
     at: str | nn.Module | None = None,
     output: Selector = None,
-    legend: Legend | None = None,
+    legend: Legend | Mapping[str, Any] | None = None,
     batch_size: int | str = "auto",
     **settings: Any,
 ) -> Explanation:
     """Why does `model` give this score to `inputs`?
 
     Args:
-        method: a name of `whyglass.METHODS`, or a method with its settings,
-            such as `IntegratedGradients(steps=64)`.
-        settings: hyper-parameters of a method given by name.
+        method: a name of `whyglass.METHODS` or the name that another library gives it ("ig"), a
+            class, or a method with its settings, such as `IntegratedGradients(steps=64)`. By default
+            integrated gradients, or "permutation-shapley" where the model gives no gradients.
+        settings: hyper-parameters of a method given by name or class.
+
+    Raises:
+        BadInput: no method has that name, or it has no such setting.
 
     The other arguments are those of `whyglass.Method.__call__`.
 
@@ -45,15 +53,20 @@ def explain(
     >>> whyglass.explain(model, torch.tensor([[1.0, 3.0]]), method="gradient-x-input").values
     tensor([[2., 6.]])
     """
-    if isinstance(method, str):
-        chosen = make_method(method, settings)
+    notes: tuple[str, ...] = ()
+    if method is None:
+        method = IntegratedGradients
+        if isinstance(model, BlackBox):
+            method = PermutationShapley
+            kind = type(model).__name__
+            notes = (f"{kind} gives no gradients, so the method is permutation-shapley",)
+    if not isinstance(method, Method):
+        method = make_method(method, settings)
     elif settings:
         raise BadInput(
             f"{method.name} already has its settings: give {', '.join(settings)} to the method"
         )
-    else:
-        chosen = method
-    return chosen(
+    explanation = method(
         model,
         inputs,
         target=target,
@@ -63,3 +76,4 @@ def explain(
         legend=legend,
         batch_size=batch_size,
     )
+    return replace(explanation, notes=(*notes, *explanation.notes)) if notes else explanation

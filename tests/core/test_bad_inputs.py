@@ -304,7 +304,7 @@ class TestBeforeAnyWork:
 
     def test_method(self) -> None:
         model = mlp()
-        with refused("'integrated-gradient'", "nearest", "integrated-gradients", before=model):
+        with refused("'integrated-gradient'", "did you mean integrated-gradients", before=model):
             explain(model, x(), method="integrated-gradient")
         with refused("'steps'", "saliency", "none", before=model):
             explain(model, x(), method="saliency", steps=3)

@@ -28,6 +28,7 @@ from whyglass import (
     IntegratedGradients,
     Legend,
     MissingExtra,
+    Occlusion,
     PathGradients,
     Saliency,
     Several,
@@ -99,9 +100,9 @@ def test_the_legend_travels_along(tmp_path: Path) -> None:
         class_names=["κύων", "猫", 'tab"by', "</script>"],
         feature_names=[f"säule {i}" for i in range(5)],
         titles=["a", "b", "c"],
-        tokens=[["el", "niño"]] * 3,
-        pixel_mean=[0.5, 0.4, 0.3],
-        pixel_std=[0.2, 0.2, 0.2],
+        tokens=[["el", "niño", "no", "duerme", "."]] * 3,
+        pixel_mean=[0.5],
+        pixel_std=[0.2],
     )
     found = _explained(legend=legend, target="猫")
     again = _again(found, tmp_path)
@@ -327,10 +328,116 @@ def test_to_shap_of_several_inputs_is_refused(monkeypatch: pytest.MonkeyPatch) -
         FORMS["tuple"]().to_shap()
 
 
-def test_to_shap_without_shap_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_to_shap_without_shap_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "shap", None)
-    with pytest.raises(MissingExtra, match=r"pip install 'whyglass\[bench\]'"):
+    with pytest.raises(MissingExtra, match=r"run: pip install shap$"):
         _explained().to_shap()
+
+
+@pytest.mark.parametrize("name", [n for n in ZOO if ZOO[n].at is None and ZOO[n].layer])
+@pytest.mark.parametrize("target", [1, Several(0, 1)])
+def test_to_shap_refuses_a_layers_values(
+    monkeypatch: pytest.MonkeyPatch, name: str, target: Any
+) -> None:
+    monkeypatch.setitem(sys.modules, "shap", FakeShap())
+    network = ZOO[name]
+    why = Saliency()(
+        network.make(), network.inputs(), at=network.layer, target=target, output=network.output
+    )
+    with pytest.raises(BadInput, match=r"pairs each value|one tensor"):
+        why.to_shap()
+
+
+def test_to_shap_refuses_the_values_of_a_layer_as_wide_as_the_input(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "shap", FakeShap())
+    model = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 2)).eval()
+    why = Saliency()(model, torch.ones(2, 3), at="0", target=1)
+    with pytest.raises(BadInput, match="layer '0'"):
+        why.to_shap()
+
+
+def test_to_shap_refuses_a_map_of_one_channel_over_three(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "shap", FakeShap())
+    network = ZOO["gap-cnn"]
+    why = Occlusion(window=4)(network.make(), network.inputs(), target=1)
+    with pytest.raises(BadInput, match=r"a map of occlusion, \(3, 1, 8, 8\)"):
+        why.to_shap()
+
+
+def test_saving_makes_the_folder_and_says_where_it_cannot(tmp_path: Path) -> None:
+    why = _explained()
+    path = tmp_path / "new" / "folder" / "why.safetensors"
+    why.save(path)
+    torch.testing.assert_close(Explanation.load(path).values, why.values)
+    for bad in (path / "inside-a-file", path.parent):
+        with pytest.raises(BadInput, match="cannot be written"):
+            why.save(bad)
+
+
+def test_plot_takes_a_target_by_position_or_label() -> None:
+    names = Legend(class_names=["benign", "malignant", "c", "d"])
+    several = _explained(target=Several("benign", "malignant"), legend=names)
+    for target in (1, "malignant"):
+        assert "malignant" in several.plot(2, target).axes[0].get_title()
+    assert (
+        "malignant"
+        in _explained(target=1, legend=names).plot(target="malignant").axes[0].get_title()
+    )
+    for bad in ("c", 2, -1):
+        with pytest.raises(BadInput, match=r"was not explained: row 0 has 2 \(benign, malignant\)"):
+            several.plot(target=bad)
+    with pytest.raises(BadInput, match="row 3 is out of range"):
+        several.plot(3)
+
+
+def test_a_legend_may_be_a_dict() -> None:
+    by_dict = _explained(target="b", legend={"class_names": list("abcd")})
+    assert by_dict.legend == Legend(class_names=list("abcd"))
+    for bad in ({"classes": list("abcd")}, ["a"], "ab"):
+        with pytest.raises(BadInput, match="legend must be a Legend or a dict of class_names"):
+            _explained(legend=bad)
+
+
+MISFITS: dict[str, tuple[Legend, str]] = {
+    "too few features": (Legend(feature_names=["a", "b"]), r"2 feature_names .*\(5,\)"),
+    "too many features": (Legend(feature_names=list("abcdef")), "6 feature_names"),
+    "too few classes": (Legend(class_names=["no"]), "1 class_names and the output 4"),
+    "too many classes": (Legend(class_names=list("abcde")), "5 class_names and the output 4"),
+    "too few titles": (Legend(titles=["a"]), "1 titles for 3 rows"),
+    "tokens of one row": (Legend(tokens=[list("abcde")]), "1 lists of tokens for 3 rows"),
+    "tokens of no row": (Legend(tokens=list("abc")), "one list of words a row"),
+    "too few tokens": (
+        Legend(tokens=[list("abcde"), list("abc"), list("abcde")]),
+        "3 tokens in row 1",
+    ),
+    "a mean alone": (Legend(pixel_mean=[0.5]), "together"),
+    "channels": (Legend(pixel_mean=[0.5] * 3, pixel_std=[0.5] * 3), "3 numbers in pixel_mean"),
+}
+
+
+@pytest.mark.parametrize("name", MISFITS)
+def test_a_legend_that_does_not_fit_is_refused(name: str) -> None:
+    legend, words = MISFITS[name]
+    with pytest.raises(BadInput, match=words):
+        _explained(legend=legend)
+
+
+def test_a_layer_may_bear_its_own_names_or_those_of_the_input() -> None:
+    network = ZOO["mlp"]
+    for count in (5, 16):
+        names = Legend(feature_names=[str(i) for i in range(count)])
+        assert (
+            Saliency()(network.make(), network.inputs(), at="first", legend=names).legend == names
+        )
+    with pytest.raises(BadInput, match="7 feature_names"):
+        Saliency()(
+            network.make(),
+            network.inputs(),
+            at="first",
+            legend=Legend(feature_names=list("abcdefg")),
+        )
 
 
 def test_to_shap_with_the_package_itself() -> None:

@@ -104,5 +104,5 @@ class TestSuperpixels:
 
     def test_without_scikit_image(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "skimage.segmentation", None)
-        with pytest.raises(MissingExtra, match="demo"):
+        with pytest.raises(MissingExtra, match="pip install scikit-image"):
             Superpixels()(torch.rand(1, 3, 8, 8))

@@ -17,7 +17,8 @@ from whyglass.catalogue import make_method, method_class
 from whyglass.core import guards
 from whyglass.core.baseline import Background, Baseline
 from whyglass.core.errors import BadInput, MissingExtra
-from whyglass.core.explanation import Explanation, Legend
+from whyglass.core.explanation import Explanation
+from whyglass.core.legend import Legend
 from whyglass.core.method import Method
 from whyglass.core.target import Contrast, LogOdds, Probability, Single
 from whyglass.data.image import Superpixels, class_names, read, stack

@@ -1,5 +1,7 @@
 """The errors that whyglass raises on purpose, all under one root."""
 
+from __future__ import annotations
+
 
 class WhyglassError(Exception):
     """The root of every error that whyglass raises on purpose."""
@@ -14,7 +16,8 @@ class Unsupported(WhyglassError, NotImplementedError):
 
 
 class MissingExtra(WhyglassError, ImportError):
-    """An optional dependency is absent."""
+    """An optional package is absent. `extra` is the extra of whyglass that brings it, if one does."""
 
-    def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"{package} is not installed; run: pip install 'whyglass[{extra}]'")
+    def __init__(self, package: str, extra: str | None = None) -> None:
+        command = package if extra is None else f"'whyglass[{extra}]'"
+        super().__init__(f"{package} is not installed; run: pip install {command}")

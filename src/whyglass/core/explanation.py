@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from whyglass.core.checks import Check, Verdict, verdict
 from whyglass.core.errors import BadInput, MissingExtra
 from whyglass.core.inputs import Inputs, Leaves, Structure
+from whyglass.core.legend import Legend
 from whyglass.core.paper import Paper
 from whyglass.core.target import KnownTarget, ResolvedTarget
 
@@ -25,21 +26,15 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 
+# What draws an explanation; `whyglass.views` registers it, so that the core imports no view.
+_renderers: dict[str, Callable[..., Any]] = {}
 
-@dataclass(frozen=True)
-class Legend:
-    """Names and pixel units that views need to draw an explanation.
 
-    `titles` name the rows, `tokens` are one list a row, `feature_names` name the columns of a table.
-    An image is shown as `pixels * pixel_std + pixel_mean`, each a number or one a channel, in [0, 1].
-    """
-
-    class_names: Sequence[str] | None = None
-    feature_names: Sequence[str] | None = None
-    tokens: Sequence[Sequence[str]] | None = None
-    titles: Sequence[str] | None = None
-    pixel_mean: Sequence[float] | None = None
-    pixel_std: Sequence[float] | None = None
+def register_renderers(
+    figure: Callable[[Explanation, int, int], Figure], html: Callable[[Explanation], str]
+) -> None:
+    """Let `Explanation.plot` call `figure(explanation, row, target)`, and notebooks `html`."""
+    _renderers.update(figure=figure, html=html)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +82,7 @@ class Explanation:
     seconds: float = 0.0
     checks: tuple[Check, ...] = ()
     notes: tuple[str, ...] = ()
-    legend: Legend = Legend()
+    legend: Legend = field(default_factory=Legend)
     levels: bool = False
     model: Callable[..., Any] | None = field(default=None, repr=False)
     saved_fingerprint: str | None = field(default=None, repr=False)
@@ -139,25 +134,51 @@ class Explanation:
         """BibTeX of the method's paper."""
         return self.paper.bibtex()
 
-    def plot(self, row: int = 0, target: int = 0) -> Figure:
-        """The explanation of one row as a matplotlib Figure, never shown by itself."""
-        from whyglass.views.figures import figure
+    def plot(self, row: int = 0, target: int | str = 0) -> Figure:
+        """The explanation of one row as a matplotlib Figure, never shown by itself.
 
-        return figure(self, row, target)
+        Args:
+            row: which row of the batch.
+            target: which of the targets that were explained, by position or by its label.
+
+        Raises:
+            BadInput: the explanation has no such row or target.
+        """
+        if not 0 <= row < len(self):
+            raise BadInput(f"row {row} is out of range: the explanation has {len(self)} rows")
+        labels = self.targets[row]
+        index = labels.index(target) if target in labels else target
+        if not isinstance(index, int) or not 0 <= index < len(labels):
+            raise BadInput(
+                f"target {target!r} was not explained: row {row} has {len(labels)} "
+                f"({', '.join(labels)}), by position from 0 or by label"
+            )
+        return _renderers["figure"](self, row, index)
 
     def _repr_html_(self) -> str:
-        from whyglass.views.notebook import html
-
-        return html(self)
+        return _renderers["html"](self)
 
     def to_shap(self) -> Any:
-        """A `shap.Explanation`: rows first, targets on the last axis."""
+        """A `shap.Explanation`: rows first, targets on the last axis.
+
+        Raises:
+            MissingExtra: shap is not installed.
+            BadInput: the values are not one tensor shaped as the inputs, which shap's `data` holds.
+        """
         try:
-            import shap  # pyright: ignore[reportMissingImports]  an extra
+            import shap  # pyright: ignore[reportMissingImports]  an optional package
         except ImportError as error:
-            raise MissingExtra("shap", "bench") from error
+            raise MissingExtra("shap") from error
         if not isinstance(self.values, Tensor) or not isinstance(self.inputs, Tensor):
             raise BadInput("shap.Explanation holds one tensor: convert each input on its own")
+        shape = self.values.shape[:-1] if self.target.many else self.values.shape
+        if self.at is not None or shape != self.inputs.shape:
+            where = f"layer {self.at!r}" if self.at else f"a map of {self.method}"
+            raise BadInput(
+                f"the values are those of {where}, {tuple(shape)}, and the inputs have shape "
+                f"{tuple(self.inputs.shape)}: shap.Explanation pairs each value with its datum, so "
+                "make shap.Explanation(values) without data"
+            )
         base = torch.zeros_like(self.score) if self.baseline_score is None else self.baseline_score
         names = self.legend.feature_names
         return shap.Explanation(
@@ -168,7 +189,13 @@ class Explanation:
         )
 
     def save(self, path: str | Path) -> None:
-        """One safetensors file: the tensors, and the rest as JSON in its header. No pickle."""
+        """One safetensors file: the tensors, and the rest as JSON in its header. No pickle.
+
+        Folders that are not there are made.
+
+        Raises:
+            BadInput: the file cannot be written.
+        """
         tensors: dict[str, Tensor] = {"score": self.score}
         structures: dict[str, Any] = {}
         for name in ("values", "inputs", "std_error", "players", "baseline"):
@@ -198,7 +225,11 @@ class Explanation:
         contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         # safetensors refuses tensors that share memory (values that are the inputs, say).
         unique = {name: value.clone() for name, value in contiguous.items()}
-        save_file(unique, path, {"whyglass": json.dumps(record)})
+        try:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            save_file(unique, path, {"whyglass": json.dumps(record)})
+        except (SafetensorError, OSError) as error:
+            raise BadInput(f"{path} cannot be written: {error}") from error
 
     @staticmethod
     def load(path: str | Path) -> Explanation:

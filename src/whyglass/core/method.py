@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, final
 
@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from whyglass.core.baseline import Baseline
 from whyglass.core.checks import Check
 from whyglass.core.errors import BadInput
-from whyglass.core.explanation import Explanation, Legend
+from whyglass.core.explanation import Explanation
 from whyglass.core.guards import Selector
 from whyglass.core.inputs import Inputs, Leaves, Structure
+from whyglass.core.legend import Legend, as_legend
 from whyglass.core.paper import Paper
 from whyglass.core.scorer import Scorer
 from whyglass.core.target import Target
@@ -86,7 +87,7 @@ class Method(ABC):
         baseline: Baseline = None,
         at: str | nn.Module | None = None,
         output: Selector = None,
-        legend: Legend | None = None,
+        legend: Legend | Mapping[str, Any] | None = None,
         batch_size: int | str = "auto",
     ) -> Explanation:
         """Explain `model` at `inputs`.
@@ -101,7 +102,7 @@ class Method(ABC):
             at: a submodule, by object or dotted name, whose output is explained, not the input.
             output: key, index, field or callable that picks a tensor out of the model's output, or a
                 `Layer`, whose output is scored in its place.
-            legend: names and units that views show.
+            legend: names and units that views show, a `Legend` or a dict of its fields.
             batch_size: rows at once, or "auto".
 
         Raises:
@@ -111,7 +112,7 @@ class Method(ABC):
         start = time.perf_counter()
         if baseline is not None and self.baseline_is == "unused":
             raise BadInput(f"{self.name} uses no baseline: leave baseline= out")
-        legend = legend or Legend()
+        legend = as_legend(legend)
         scorer = Scorer(
             model,
             inputs,
@@ -122,7 +123,12 @@ class Method(ABC):
             batch_size=batch_size,
             gradient="gradients" in self.needs,
         )
+        if at is None:
+            legend.require_fit(scorer.inputs)
         attribution = self.attribute(scorer, baseline)
+        if at is not None:
+            # Names may be those of the input, or of the layer.
+            legend.require_fit((*scorer.inputs, *scorer.points))
         notes = list(attribution.notes)
         for index, leaf in enumerate(scorer.points):
             players = attribution.players

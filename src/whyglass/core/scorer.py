@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from whyglass.core import guards
 from whyglass.core.batching import Batches, out_of_memory
+from whyglass.core.entry import Rows
 from whyglass.core.inputs import (
     Inputs,
     Leaves,
@@ -28,7 +29,7 @@ from whyglass.core.inputs import (
     unpack,
 )
 from whyglass.core.submodule import Begin, Capture, Submodule
-from whyglass.core.target import ResolvedTarget, Rows, Target
+from whyglass.core.target import ResolvedTarget, Target
 
 Points = Callable[[slice], Leaves]
 T = TypeVar("T")

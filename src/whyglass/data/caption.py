@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from whyglass.core.errors import BadInput
-from whyglass.core.explanation import Legend
+from whyglass.core.legend import Legend
 from whyglass.core.target import Several
 
 

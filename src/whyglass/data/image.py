@@ -99,7 +99,7 @@ class Superpixels:
         try:
             from skimage.segmentation import slic
         except ImportError as error:
-            raise MissingExtra("scikit-image", "demo") from error
+            raise MissingExtra("scikit-image") from error
         pixels = images[0].detach().cpu().float()
         low, high = pixels.amin(), pixels.amax()
         pixels = ((pixels - low) / (high - low).clamp_min(1e-12)).permute(1, 2, 0).numpy()
