@@ -11,6 +11,7 @@ from whyglass.core.baseline import Baseline
 from whyglass.core.errors import BadInput
 from whyglass.core.method import Attribution
 from whyglass.core.paper import Paper
+from whyglass.core.region import Region
 from whyglass.core.scorer import Scorer
 from whyglass.core.target import Contrast, LogOdds, Probability, Several, Single, Target
 from whyglass.propagation.deeplift.difference_method import DifferenceMethod, propagate
@@ -100,8 +101,8 @@ class WeightOfEvidence(DifferenceMethod):
 def _log_odds(single: Single) -> LogOdds:
     if isinstance(single, LogOdds):
         return single
-    if isinstance(single, Probability | Contrast) or callable(single):
-        kind = type(single).__name__ if isinstance(single, Probability | Contrast) else "callable"
+    if isinstance(single, Probability | Contrast | Region) or callable(single):
+        kind = "callable" if callable(single) else type(single).__name__
         raise BadInput(
             f"target {kind} has no complement to weigh against: give a class (its number, its name, "
             'None for the predicted one) or LogOdds of one; "deeplift" explains any other score'
