@@ -7,8 +7,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from matplotlib.axes import Axes
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from whyglass import (
     RISE,
@@ -24,7 +25,8 @@ from whyglass import (
     SmoothGrad,
 )
 from whyglass.views.colours import SIGNED
-from whyglass.views.figures import borders, figure, photo, picture
+from whyglass.views.figures import figure, photo, picture
+from whyglass.views.images import borders
 from whyglass.views.report import Case, Report
 
 WEIGHTS = torch.zeros(1, 32, 32)
@@ -174,3 +176,83 @@ def test_the_report_names_the_strongest_patch_with_its_interval() -> None:
     value, error = found.player_values[0, best], found.player_std_error[0, best]
     page = report.html()
     assert f"16 patches; the strongest has {value:+.3g} ± {1.96 * error:.2g} (95% interval)" in page
+
+
+def drawn(found: Explanation, row: int = 0) -> list[Axes]:
+    """The axes of a figure that is drawn to its end."""
+    made = found.plot(row)
+    made.savefig(io.BytesIO(), format="png")
+    return made.axes
+
+
+@pytest.mark.parametrize("spatial", [(3, 17), (1, 24), (24, 1), (8, 8)])
+@pytest.mark.parametrize("layer", ["0", "2"])
+def test_the_map_of_a_layer_lies_over_the_whole_image(spatial: tuple[int, int], layer: str) -> None:
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 1, stride=2), nn.ReLU(), nn.Conv2d(4, 5, 1), nn.Flatten(), nn.LazyLinear(2)
+    )
+    x = torch.rand(2, 3, *spatial)
+    net(x)
+    found = GradientXInput()(net.eval(), x, at=layer)
+    assert picture(found).heat.shape == spatial
+    assert "row 1 of 2" in drawn(found, 1)[0].get_title()
+
+
+def test_a_layer_without_positions_is_bars() -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(48, 5), nn.ReLU(), nn.Linear(5, 2)).eval()
+    (axes,) = drawn(GradientXInput()(net, torch.rand(1, 3, 4, 4), at="1"))
+    assert len(axes.patches) == 5
+
+
+def test_every_input_has_a_panel() -> None:
+    def model(image: Tensor, table: Tensor) -> Tensor:
+        return image.sum((1, 2, 3)) + (table * torch.tensor([1.0, -2.0])).sum(1)
+
+    axes = drawn(GradientXInput()(model, (torch.rand(1, 3, 8, 8), torch.ones(1, 2))))
+    assert axes[0].images
+    widths = sorted(patch.get_width() for patch in axes[1].patches)  # type: ignore[attr-defined]
+    assert widths == [-2.0, 1.0]
+
+
+def test_columns_without_a_bar_of_their_own_are_summed() -> None:
+    slopes = torch.linspace(1, 2, 30)
+    (axes,) = drawn(GradientXInput()(lambda x: x @ slopes, torch.ones(1, 30)))
+    labels = [text.get_text() for text in axes.get_yticklabels()]
+    assert labels[-1] == "sum of 11 others"
+    sums = [patch.get_width() for patch in axes.patches]  # type: ignore[attr-defined]
+    np.testing.assert_allclose(sum(sums), float(slopes.sum()), rtol=1e-6)
+    np.testing.assert_allclose(sums[-1], float(slopes.sort().values[:11].sum()), rtol=1e-6)
+
+
+def test_embedded_ids_have_a_bar_each() -> None:
+    net = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(12, 2)).eval()
+    found = GradientXInput()(net, torch.tensor([[7, 1, 3]]), at="0")
+    (axes,) = drawn(found)
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["id 7", "id 1", "id 3"]
+    assert isinstance(found.values, Tensor)
+    widths = [patch.get_width() for patch in axes.patches]  # type: ignore[attr-defined]
+    np.testing.assert_allclose(widths, found.values[0].sum(1).detach().numpy(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(200,), (2, 200), (60, 3)])
+def test_a_series_keeps_its_order(shape: tuple[int, ...]) -> None:
+    first = drawn(GradientXInput()(lambda x: x.flatten(1).sum(1), torch.randn(1, *shape)))[0]
+    assert first.get_xlabel() == "position"
+    assert not first.patches
+
+
+def test_a_volume_shows_the_slice_of_the_largest_values() -> None:
+    x = torch.zeros(1, 1, 5, 8, 8)
+    x[:, :, 3, 2:4, 2:4] = 1
+    found = GradientXInput()(lambda v: v.sum((1, 2, 3, 4)), x)
+    assert picture(found).caption.startswith("slice 3 of 5")
+    np.testing.assert_allclose(picture(found).heat, x[0, 0, 3].numpy())
+    assert drawn(found)
+
+
+def test_a_scale_without_a_sign_has_one_end() -> None:
+    unsigned, signed = Saliency()(image_score, torch.ones(1, 1, 32, 32)), explained()
+    for found, ends in ((unsigned, "max"), (signed, "both")):
+        bar = drawn(found)[1]
+        assert bar._colorbar.extend == ends  # type: ignore[attr-defined]
+        assert (bar.get_ylim()[0] == 0) == (found is unsigned)

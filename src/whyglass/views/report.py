@@ -17,7 +17,8 @@ from whyglass.catalogue import METHODS
 from whyglass.core.checks import Check, verdict
 from whyglass.core.explanation import Explanation
 from whyglass.views.colours import AGAINST, FOR
-from whyglass.views.figures import Picture, draw_overlay, figure, photo, picture
+from whyglass.views.figures import figure, panels_of, photo, picture
+from whyglass.views.images import Picture, draw_overlay
 from whyglass.views.notebook import data_uri
 
 DPI = 110
@@ -158,8 +159,8 @@ def _strongest(explanation: Explanation) -> str:
 
 
 def _is_image(explanation: Explanation) -> bool:
-    first = explanation.inputs
-    return not isinstance(first, tuple | dict) and first.dim() == 4 and first.shape[1] in (1, 3)
+    panels = panels_of(explanation, 0, 0)
+    return len(panels) == 1 and panels[0].is_image
 
 
 def _overlay(shown: Picture) -> str:
