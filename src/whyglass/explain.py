@@ -32,6 +32,7 @@ def explain(
     output: Selector = None,
     legend: Legend | Mapping[str, Any] | None = None,
     batch_size: int | str = "auto",
+    progress: bool | None = None,
     **settings: Any,
 ) -> Explanation:
     """Why does `model` give this score to `inputs`?
@@ -75,5 +76,6 @@ def explain(
         output=output,
         legend=legend,
         batch_size=batch_size,
+        progress=progress,
     )
     return replace(explanation, notes=(*notes, *explanation.notes)) if notes else explanation

@@ -206,7 +206,8 @@ def _explain_photograph(
         explanations: list[Explanation] = []
         pairs = [(method, target) for target in job.targets for method in job.methods]
         for method, target in tqdm(pairs, disable=hidden, file=sys.stderr, leave=False):
-            explanations.append(job.explain(image, file.name, method, target))
+            progress = False if hidden else None
+            explanations.append(job.explain(image, file.name, method, target, progress))
     except WhyglassError as error:
         if debug:
             raise

@@ -63,8 +63,10 @@ class Job:
             for probability, index in zip(top.values.tolist(), top.indices.tolist(), strict=True)
         ]
 
-    def explain(self, image: Tensor, title: str, method: Method, target: Single) -> Explanation:
-        """One method, one target."""
+    def explain(
+        self, image: Tensor, title: str, method: Method, target: Single, progress: bool | None
+    ) -> Explanation:
+        """One method, one target; `progress` as in `Method.__call__`."""
         baselines = {
             "row": self.baseline,
             "background": self.background,
@@ -80,6 +82,7 @@ class Job:
             output=self.output,
             legend=replace(self.legend, titles=[title]),
             batch_size=self.batch_size,
+            progress=progress,
         )
 
 

@@ -19,6 +19,7 @@ from whyglass.core.guards import Selector
 from whyglass.core.inputs import Inputs, Leaves, Structure
 from whyglass.core.legend import Legend, as_legend
 from whyglass.core.paper import Paper
+from whyglass.core.progress import Progress
 from whyglass.core.scorer import Scorer
 from whyglass.core.target import Target
 
@@ -89,6 +90,7 @@ class Method(ABC):
         output: Selector = None,
         legend: Legend | Mapping[str, Any] | None = None,
         batch_size: int | str = "auto",
+        progress: bool | None = None,
     ) -> Explanation:
         """Explain `model` at `inputs`.
 
@@ -104,6 +106,8 @@ class Method(ABC):
                 `Layer`, whose output is scored in its place.
             legend: names and units that views show, a `Legend` or a dict of its fields.
             batch_size: rows at once, or "auto".
+            progress: whether a bar on stderr shows how far the call is; by default where it takes more
+                than a few seconds and stderr is a terminal or a notebook's.
 
         Raises:
             BadInput: an argument is not what is needed; the message says how to mend it.
@@ -113,31 +117,24 @@ class Method(ABC):
         if baseline is not None and self.baseline_is == "unused":
             raise BadInput(f"{self.name} uses no baseline: leave baseline= out")
         legend = as_legend(legend)
-        scorer = Scorer(
-            model,
-            inputs,
-            target=self.question(target),
-            output=output,
-            at=at,
-            class_names=legend.class_names,
-            batch_size=batch_size,
-            gradient="gradients" in self.needs,
-        )
-        if at is None:
-            legend.require_fit(scorer.inputs)
-        attribution = self.attribute(scorer, baseline)
-        if at is not None:
-            # Names may be those of the input, or of the layer.
-            legend.require_fit((*scorer.inputs, *scorer.points))
-        notes = list(attribution.notes)
-        for index, leaf in enumerate(scorer.points):
-            players = attribution.players
-            held = (
-                not leaf.is_floating_point() if players is None else not (players[index] >= 0).any()
+        with Progress(self.name, progress) as bar:
+            scorer = Scorer(
+                model,
+                inputs,
+                target=self.question(target),
+                output=output,
+                at=at,
+                class_names=legend.class_names,
+                batch_size=batch_size,
+                gradient="gradients" in self.needs,
+                progress=bar,
             )
-            if held:
-                label = scorer.structure.label(index)
-                notes.append(f"{label} is {leaf.dtype}: held fixed, not explained (zeros)")
+            if at is None:
+                legend.require_fit(scorer.inputs)
+            attribution = self.attribute(scorer, baseline)
+            if at is not None:
+                # Names may be those of the input, or of the layer.
+                legend.require_fit((*scorer.inputs, *scorer.points))
         pack = (attribution.structure or scorer.structure).pack
         return Explanation(
             values=pack(attribution.values),
@@ -158,11 +155,23 @@ class Method(ABC):
             gradients=scorer.cost.gradients,
             seconds=time.perf_counter() - start,
             checks=tuple(attribution.checks),
-            notes=tuple(notes),
+            notes=(*attribution.notes, *_held_inputs(scorer, attribution)),
             legend=legend,
             levels=self.levels,
             model=model,
         )
+
+
+def _held_inputs(scorer: Scorer, attribution: Attribution) -> list[str]:
+    """A note for each input that is held fixed."""
+    notes: list[str] = []
+    for index, leaf in enumerate(scorer.points):
+        players = attribution.players
+        held = not leaf.is_floating_point() if players is None else not (players[index] >= 0).any()
+        if held:
+            label = scorer.structure.label(index)
+            notes.append(f"{label} is {leaf.dtype}: held fixed, not explained (zeros)")
+    return notes
 
 
 def _json_settings(method: Method) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from whyglass.core.inputs import (
     take_rows,
     unpack,
 )
+from whyglass.core.progress import Progress
 from whyglass.core.submodule import Begin, Capture, Submodule
 from whyglass.core.target import ResolvedTarget, Target
 
@@ -91,6 +92,7 @@ class Scorer:
         class_names: Sequence[str] | None = None,
         batch_size: int | str = "auto",
         gradient: bool = True,
+        progress: Progress | None = None,
     ) -> None:
         leaves, self.input_structure = unpack(inputs)
         self.inputs = tuple(leaf.detach() for leaf in leaves)
@@ -104,6 +106,7 @@ class Scorer:
         self.points: Leaves = self.inputs
         self.batches = Batches(model, self.inputs, at, batch_size)
         self.cost = Cost()
+        self.progress = progress or Progress()
         self.interception: Callable[[slice, Rows], Interception] | None = None
         self.intercepts_scores = False
 
@@ -198,6 +201,7 @@ class Scorer:
     ) -> Iterator[tuple[slice, T]]:
         """`work` on each piece of `count` rows; out of memory halves the pieces that follow."""
         start = 0
+        self.progress.expect(count)
         while start < count:
             left = count - start
             size = self.batches.size(left, gradient, unit)
@@ -212,6 +216,7 @@ class Scorer:
                 continue
             self.cost.evaluations += size
             start += size
+            self.progress.advance(size)
             yield piece, result
 
     def _evaluate(
