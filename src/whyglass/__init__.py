@@ -49,6 +49,7 @@ from whyglass.core.legend import Legend
 from whyglass.core.method import Method
 from whyglass.core.numpy_model import NumpyModel
 from whyglass.core.region import Region
+from whyglass.core.submodule import LayerCall
 from whyglass.core.target import Contrast, LogOdds, Probability, Several
 from whyglass.explain import explain
 from whyglass.gradient.expected_gradients import ExpectedGradients
@@ -140,6 +141,7 @@ __all__ = [
     "KernelSHAP",
     "Layer",
     "LayerCAM",
+    "LayerCall",
     "LayerRelevance",
     "Legend",
     "LinearSHAP",

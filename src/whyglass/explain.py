@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from torch import nn
-
 from whyglass.catalogue import make_method
 from whyglass.coalition.shapley.permutation_shapley import PermutationShapley
 from whyglass.core.baseline import Baseline
@@ -17,6 +15,7 @@ from whyglass.core.guards import BlackBox, Selector
 from whyglass.core.inputs import Inputs
 from whyglass.core.legend import Legend
 from whyglass.core.method import Method
+from whyglass.core.submodule import At
 from whyglass.core.target import Target
 from whyglass.gradient.integrated_gradients import IntegratedGradients
 
@@ -28,7 +27,7 @@ def explain(
     target: Target = None,
     method: str | Method | type[Method] | None = None,
     baseline: Baseline = None,
-    at: str | nn.Module | None = None,
+    at: At = None,
     output: Selector = None,
     legend: Legend | Mapping[str, Any] | None = None,
     batch_size: int | str = "auto",

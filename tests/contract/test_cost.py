@@ -129,7 +129,7 @@ def _within_budget(method: Method, found: Explanation, rows: int, targets: int) 
     background = 5 if method.baseline_is == "background" else 0
     # At the inputs, at the baseline, and for a layer what the layer makes of the baseline.
     doubled = 2 if method.family == "propagation" and method.baseline_is != "unused" else 1
-    spent = (doubled * budget + 2 + parts.get(method.cost, 0)) * rows + 2 * background
+    spent = (doubled * budget + 2 + parts.get(method.cost, 0) + background) * rows + 2 * background
     assert found.evaluations <= spent
     assert found.seconds > 0
 

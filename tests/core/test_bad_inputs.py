@@ -27,6 +27,8 @@ from whyglass import (
     ExpectedGradients,
     GradCAM,
     IntegratedGradients,
+    Layer,
+    LayerCall,
     Method,
     Occlusion,
     PathGradients,
@@ -544,10 +546,11 @@ class TestLayer:
         with refused("at=", "Linear", "not a submodule", before=model):
             Saliency()(model, x(), at=nn.Linear(2, 2))
 
-    @pytest.mark.parametrize("at", [3, ["first"], ""])
+    @pytest.mark.parametrize("at", [True, 3, ["first"], ""])
     def test_no_layer_at_all(self, at: Any) -> None:
         model = mlp()
-        with refused("at", before=model) if at != "" else refused("no layer", before=model):
+        no_name = at is True or isinstance(at, list)
+        with refused("not a submodule" if no_name else "no layer", before=model):
             Saliency()(model, x(), at=at)
 
     @pytest.mark.parametrize("method", GRADIENT, ids=repr)
@@ -557,10 +560,20 @@ class TestLayer:
         with refused("'spare'", "never runs"):
             method(model, x(), at="spare")
 
-    @pytest.mark.parametrize("method", GRADIENT, ids=repr)
-    def test_runs_twice(self, method: Method) -> None:
-        with refused("'relu.one'", "runs 2 times", "choose a layer that runs once"):
-            method(ZOO["mlp-reused"].make(), x(), at="relu.one")
+    def test_a_call_that_is_not_there(self) -> None:
+        with refused("'relu.one'", "runs 2 times", "call 2", "0 to 1"):
+            Saliency()(ZOO["mlp-reused"].make(), x(), at=LayerCall("relu.one", 2))
+
+    @pytest.mark.parametrize("call", [-1, 0.5, True, "0"])
+    def test_a_call_that_is_no_number(self, call: Any) -> None:
+        with refused("LayerCall", repr(call)):
+            LayerCall("relu.one", call)
+
+    def test_scored_although_it_runs_twice(self) -> None:
+        model = ZOO["mlp-reused"].make()
+        with refused("'relu.one'", "runs 2 times", "Layer(LayerCall('relu.one', 0))"):
+            Saliency()(model, x(), output=Layer("relu.one"), target=0)
+        assert Saliency()(model, x(), output=Layer(LayerCall("relu.one", 0)), target=0)
 
     def test_of_a_plain_callable(self) -> None:
         with refused("at=", "torch.nn.Module", "callable"):

@@ -60,7 +60,7 @@ class LastActivation:
 
     @contextmanager
     def capture(
-        self, point: Tensor | None, gradient: bool, begin: Begin | None
+        self, points: Leaves | None, rows: int, gradient: bool, begin: Begin | None
     ) -> Generator[_Recorder]:
         """Within, the activations of one forward pass are recorded."""
         self._recorder = _Recorder(self._names)

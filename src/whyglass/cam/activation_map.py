@@ -58,6 +58,11 @@ class ActivationMap(Method):
         if isinstance(probe, LastActivation):
             chosen = last_with_several_tokens(here.gradients) if probe.tokens else 0
             probe.name, grid = probe.candidates[chosen], probe.grid
+        elif len(here.points) > 1:
+            raise BadInput(
+                f"layer {probe.name!r} runs {len(here.points)} times in one forward pass, and a map is "
+                f"made of one: at=LayerCall({probe.name!r}, 0) names the first"
+            )
         activations = self._grid(here.points[chosen], grid, image).to(here.gradients[chosen].dtype)
         gradients = here.gradients[chosen]
         parts = gradients.unbind(-1) if scorer.many else (gradients,)

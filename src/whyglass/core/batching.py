@@ -17,7 +17,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from whyglass.core.errors import BadInput
@@ -45,7 +45,7 @@ class Batches:
         self,
         model: Callable[..., Any],
         leaves: Leaves,
-        at: str | nn.Module | None,
+        at: object,
         batch_size: int | str,
     ) -> None:
         if batch_size != "auto" and (

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, final
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from whyglass.core.baseline import Baseline
 from whyglass.core.checks import Check
@@ -21,6 +21,7 @@ from whyglass.core.legend import Legend, as_legend
 from whyglass.core.paper import Paper
 from whyglass.core.progress import Progress
 from whyglass.core.scorer import Scorer
+from whyglass.core.submodule import At
 from whyglass.core.target import Target
 
 Need = Literal["gradients", "layer", "images", "attention", "retraining"]
@@ -86,7 +87,7 @@ class Method(ABC):
         *,
         target: Target = None,
         baseline: Baseline = None,
-        at: str | nn.Module | None = None,
+        at: At = None,
         output: Selector = None,
         legend: Legend | Mapping[str, Any] | None = None,
         batch_size: int | str = "auto",
@@ -101,7 +102,9 @@ class Method(ABC):
             target: which scalar of the output; see `whyglass.core.target`.
             baseline: the input that stands for absence, where the method uses one; see
                 `whyglass.core.baseline`.
-            at: a submodule, by object or dotted name, whose output is explained, not the input.
+            at: a submodule, by object or dotted name, whose output is explained, not the input. Where
+                it runs more than once, values are a tuple with one entry a call, and `LayerCall`
+                picks one. Values have the batch axis first, wherever the layer has it.
             output: key, index, field or callable that picks a tensor out of the model's output, or a
                 `Layer`, whose output is scored in its place.
             legend: names and units that views show, a `Legend` or a dict of its fields.

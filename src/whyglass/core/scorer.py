@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from whyglass.core import guards
 from whyglass.core.batching import Batches, out_of_memory
@@ -29,7 +29,7 @@ from whyglass.core.inputs import (
     unpack,
 )
 from whyglass.core.progress import Progress
-from whyglass.core.submodule import Begin, Capture, Submodule
+from whyglass.core.submodule import At, Begin, Capture, Submodule
 from whyglass.core.target import ResolvedTarget, Target
 
 Points = Callable[[slice], Leaves]
@@ -55,8 +55,8 @@ class Interception(Protocol):
 
     def __exit__(self, exc_type: Any, exc_val: Any, exc_tb: Any, /) -> Any: ...
 
-    def begin(self, leaves: Leaves) -> None:
-        """Called with the leaves before anything uses them."""
+    def begin(self, leaves: Leaves, first: int = 0) -> None:
+        """Called with leaves before anything uses them; `first` is the number of the first."""
         ...
 
     def end(self, scores: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ class Scorer:
         *,
         target: Target = None,
         output: guards.Selector = None,
-        at: str | nn.Module | None = None,
+        at: At = None,
         class_names: Sequence[str] | None = None,
         batch_size: int | str = "auto",
         gradient: bool = True,
@@ -127,6 +127,8 @@ class Scorer:
                 concatenate([part.gradients for part in parts]),
             )
         self.points = whole.points
+        if isinstance(self.layer, Submodule) and len(self.points) > 1:
+            self.structure = Structure(tuple(range(len(self.points))))
         return whole
 
     def for_model_inputs(self) -> Scorer:
@@ -143,8 +145,18 @@ class Scorer:
         return torch.cat([part.scores for part in self._run(points, rows, False, unit)])
 
     def mean_scores(self, background: Leaves) -> Tensor:
-        """(B,) or (B, K): the score of each row's target, averaged over N background rows."""
-        batch = torch.arange(self.rows)
+        """(B,) or (B, K): the score of each row, averaged over N background points in its place.
+
+        Around a layer each row has its own scores, for whatever else the network reads is the row's.
+        """
+        count, batch = len(background[0]), torch.arange(self.rows)
+        if self.layer is not None:
+            which = torch.arange(count).repeat_interleave(self.rows)
+            scores = self.scores(
+                lambda piece: tuple(leaf[which[piece].to(leaf.device)] for leaf in background),
+                batch.repeat(count),
+            )
+            return scores.unflatten(0, (count, self.rows)).mean(0)
 
         def summed(piece: slice) -> Tensor:
             with torch.no_grad():
@@ -154,7 +166,6 @@ class Scorer:
                 repeated = (row.expand(self.rows, *row.shape) for row in output)
                 return torch.stack([self.target.scores(row, batch) for row in repeated]).sum(0)
 
-        count = len(background[0])
         totals = [total for _, total in self._pieces(count, summed)]
         mean = torch.stack(totals).sum(0) / count
         guards.refuse_nonfinite(mean, "score", self.model)
@@ -174,7 +185,8 @@ class Scorer:
         layer = self.layer
 
         def activated(piece: slice) -> Leaves:
-            with torch.no_grad(), layer.capture(None, False, None) as captured:
+            rows = piece.stop - piece.start
+            with torch.no_grad(), layer.capture(None, rows, False, None) as captured:
                 self.input_structure.call(self.model, [leaf[piece].clone() for leaf in inputs])
             return captured.leaves(None)
 
@@ -207,6 +219,7 @@ class Scorer:
             size = self.batches.size(left, gradient, unit)
             piece = slice(start, start + size)
             try:
+                self._survey(size)
                 with self.batches.measured(size, left, gradient):
                     result = work(piece)
             except RuntimeError as error:
@@ -218,6 +231,16 @@ class Scorer:
             start += size
             self.progress.advance(size)
             yield piece, result
+
+    def _survey(self, rows: int) -> None:
+        """Before the first pass of `rows` rows: find the calls of the layer and their batch axes."""
+        few = self.layer.survey_rows(rows) if isinstance(self.layer, Submodule) else 0
+        if not few or not isinstance(self.layer, Submodule):
+            return
+        first_row = [leaf[torch.zeros(few, dtype=torch.long)] for leaf in self.inputs]
+        with torch.no_grad():
+            self.layer.survey(lambda: self.input_structure.call(self.model, first_row), few)
+        self.cost.evaluations += few
 
     def _evaluate(
         self, point: Leaves | None, piece: slice, rows: Rows, gradient: bool
@@ -277,9 +300,8 @@ class Scorer:
             upstream = [leaf[rows].detach() for leaf in self.inputs]
             if gradient and self.layer.within_graph:
                 upstream = [u.requires_grad_() if differentiable(u) else u for u in upstream]
-            with self.layer.capture(
-                None if point is None else point[0], gradient, begin
-            ) as captured:
+            rows_here = piece.stop - piece.start
+            with self.layer.capture(point, rows_here, gradient, begin) as captured:
                 result = self._call([leaf.clone() for leaf in upstream])
             scores = self._target_of(result, piece, rows, gradient, bind)
             leaves = captured.leaves(scores)
@@ -289,9 +311,9 @@ class Scorer:
         """What the model, or the layer that is scored, makes of the inputs."""
         if self._scored is None:
             return self.input_structure.call(self.model, leaves)
-        with self._scored.recorded() as outputs:
+        with self._scored.scored() as output:
             self.input_structure.call(self.model, leaves)
-        return self._scored.only_output(outputs)
+        return output()
 
     def _target_of(
         self, result: Any, piece: slice, rows: Rows, gradient: bool, bind: bool

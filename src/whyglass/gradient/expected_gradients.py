@@ -87,8 +87,8 @@ class ExpectedGradients(Method):
             )
         rows = background(baseline, scorer)
         here = scorer.at_inputs(gradient=False)
-        expected = scorer.mean_scores(rows)
         starts = scorer.activations(rows)
+        expected = scorer.mean_scores(starts)
         moments = average(
             scorer, self._pairs(scorer.points, starts), self.samples, self.tol, self._estimate
         )

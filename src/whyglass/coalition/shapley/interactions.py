@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from whyglass.coalition.game.evaluations import Evaluations
 from whyglass.coalition.game.game import Game
@@ -20,6 +20,7 @@ from whyglass.core.guards import Selector
 from whyglass.core.inputs import Inputs, Leaves
 from whyglass.core.method import integer, positive_integer
 from whyglass.core.scorer import Scorer
+from whyglass.core.submodule import At
 from whyglass.core.target import Target
 
 
@@ -48,7 +49,7 @@ def interactions(
     target: Target = None,
     baseline: Baseline = None,
     players: Players = None,
-    at: str | nn.Module | None = None,
+    at: At = None,
     output: Selector = None,
     batch_size: int | str = "auto",
     budget: int = 2000,

@@ -53,9 +53,9 @@ class DifferencePass(Propagation):
         self._weighted_sums: dict[int, WeightedSum] = self.per_tensor()
         self.baseline_scores: Tensor | None = None
 
-    def begin(self, leaves: Leaves) -> None:
+    def begin(self, leaves: Leaves, first: int = 0) -> None:
         """Follow the leaves; integer ones are the same at the baseline."""
-        for leaf, at_baseline in zip(leaves, self._baselines, strict=True):
+        for leaf, at_baseline in zip(leaves, self._baselines[first:], strict=False):
             if differentiable(leaf):
                 self.track(leaf, at_baseline)
 

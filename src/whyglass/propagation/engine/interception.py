@@ -87,7 +87,7 @@ class Propagation(TorchFunctionMode):
         self.last = ""
         self.accepted: dict[str, int] = {}
 
-    def begin(self, leaves: Leaves) -> None:
+    def begin(self, leaves: Leaves, first: int = 0) -> None:
         """Follow the leaves."""
         for leaf in leaves:
             if differentiable(leaf):

@@ -8,12 +8,13 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from whyglass.core.errors import BadInput
 from whyglass.core.guards import Selector
 from whyglass.core.inputs import Inputs
 from whyglass.core.scorer import Scorer
+from whyglass.core.submodule import At
 from whyglass.core.target import Several, Target
 from whyglass.propagation.lrp.composites import Composite
 from whyglass.propagation.lrp.lrp import LRP
@@ -50,7 +51,7 @@ def relevance_by_layer(
     *,
     method: RelevanceMethod | None = None,
     target: Target = None,
-    at: str | nn.Module | None = None,
+    at: At = None,
     output: Selector = None,
 ) -> list[LayerRelevance]:
     r"""Relevance at every operation that shares it out, from the score to the input.
@@ -155,7 +156,7 @@ def _kept_pass(
     model: Callable[..., Any],
     inputs: Inputs,
     target: Target,
-    at: str | nn.Module | None,
+    at: At,
     output: Selector,
 ) -> Relevance:
     """One pass over the whole batch that keeps the relevance of every operation."""

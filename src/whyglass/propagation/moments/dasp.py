@@ -144,10 +144,10 @@ class DASP(Method):
                 super().__init__(RULES)
                 self._piece = piece
 
-            def begin(self, leaves: Leaves) -> None:
+            def begin(self, leaves: Leaves, first: int = 0) -> None:
                 row, who, size, _ = parts(self._piece)
                 covariances = players.covariance(row, who, size, full)
-                for leaf, covariance in zip(leaves, covariances, strict=True):
+                for leaf, covariance in zip(leaves, covariances[first:], strict=False):
                     self.start(leaf, covariance)
 
             def end(self, scores: Tensor) -> Tensor:
