@@ -44,12 +44,11 @@ from whyglass.core.checks import Check
 from whyglass.core.entry import Box
 from whyglass.core.errors import BadInput, MissingExtra, Unsupported, WhyglassError
 from whyglass.core.explanation import Explanation
-from whyglass.core.guards import Layer
+from whyglass.core.layer import Layer, LayerCall
 from whyglass.core.legend import Legend
 from whyglass.core.method import Method
 from whyglass.core.numpy_model import NumpyModel
 from whyglass.core.region import Region
-from whyglass.core.submodule import LayerCall
 from whyglass.core.target import Contrast, LogOdds, Probability, Several
 from whyglass.explain import explain
 from whyglass.gradient.expected_gradients import ExpectedGradients

@@ -13,9 +13,9 @@ from whyglass.core.errors import BadInput
 from whyglass.core.explanation import Explanation
 from whyglass.core.guards import BlackBox, Selector
 from whyglass.core.inputs import Inputs
+from whyglass.core.layer import At
 from whyglass.core.legend import Legend
 from whyglass.core.method import Method
-from whyglass.core.submodule import At
 from whyglass.core.target import Target
 from whyglass.gradient.integrated_gradients import IntegratedGradients
 

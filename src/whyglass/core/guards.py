@@ -14,18 +14,7 @@ from torch import Tensor, nn
 
 from whyglass.core.errors import BadInput, Unsupported
 from whyglass.core.inputs import Leaves, Structure, differentiable, require_finite
-from whyglass.core.submodule import At
-
-
-@dataclasses.dataclass(frozen=True)
-class Layer:
-    """A submodule, by object or dotted name, whose output is scored in place of the model's.
-
-    Where it runs more than once, `Layer(LayerCall(at, 0))` names one of its calls.
-    """
-
-    at: At
-
+from whyglass.core.layer import Layer
 
 Selector = str | int | Callable[[Any], Tensor] | Layer | None
 

@@ -28,8 +28,9 @@ from whyglass.core.inputs import (
     take_rows,
     unpack,
 )
+from whyglass.core.layer import At, Layer
 from whyglass.core.progress import Progress
-from whyglass.core.submodule import At, Begin, Capture, Submodule
+from whyglass.core.submodule import Begin, Capture, Submodule
 from whyglass.core.target import ResolvedTarget, Target
 
 Points = Callable[[slice], Leaves]
@@ -100,7 +101,7 @@ class Scorer:
         self.rows = len(self.inputs[0])
         self.model, self.output = model, output
         self.layer: Capture | None = None if at is None else Submodule(model, at)
-        self._scored = Submodule(model, output.at) if isinstance(output, guards.Layer) else None
+        self._scored = Submodule(model, output.at) if isinstance(output, Layer) else None
         self.structure = self.input_structure if at is None else Structure()
         self.target = ResolvedTarget(target, self.rows, class_names)
         self.points: Leaves = self.inputs

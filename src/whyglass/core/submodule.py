@@ -14,32 +14,14 @@ import difflib
 import threading
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from whyglass.core.errors import BadInput, Unsupported
 from whyglass.core.inputs import Leaves
-
-
-@dataclass(frozen=True)
-class LayerCall:
-    """One call of a layer that runs more than once in a forward pass; `call` counts from 0.
-
-    With the layer alone, `at="embed"`, every call is explained, as a tuple in the order of the calls.
-    """
-
-    at: str | int | nn.Module
-    call: int
-
-    def __post_init__(self) -> None:
-        if isinstance(self.call, bool) or not isinstance(self.call, int) or self.call < 0:  # pyright: ignore[reportUnnecessaryIsInstance]  users pass anything
-            raise BadInput(f"LayerCall: call must be 0, 1, ..., not {self.call!r}")
-
-
-At: TypeAlias = "str | int | nn.Module | LayerCall | None"
+from whyglass.core.layer import At, LayerCall
 
 
 class Begin(Protocol):

@@ -18,9 +18,9 @@ from whyglass.core.baseline import Baseline
 from whyglass.core.errors import BadInput
 from whyglass.core.guards import Selector
 from whyglass.core.inputs import Inputs, Leaves
+from whyglass.core.layer import At
 from whyglass.core.method import integer, positive_integer
 from whyglass.core.scorer import Scorer
-from whyglass.core.submodule import At
 from whyglass.core.target import Target
 
 
