@@ -108,8 +108,8 @@ def test_only_the_rows_that_need_more_get_more(kind: type[Method]) -> None:
 
 
 def _within_budget(method: Method, found: Explanation, rows: int, targets: int) -> None:
-    """Gradients at most the budget; scores at most one for each channel or feature beside it."""
-    passes = {"2 gradients": 2, "1 gradient + 1 score a background row": 5}.get(method.cost, 1)
+    """Gradients at most the budget; evaluations at most one for each channel or feature beside it."""
+    passes = {"2 gradients": 2, "1 gradient + 1 evaluation a background row": 5}.get(method.cost, 1)
     budget = next(
         (getattr(method, n) for n in ("steps", "samples", "budget") if hasattr(method, n)), passes
     )
@@ -118,13 +118,13 @@ def _within_budget(method: Method, found: Explanation, rows: int, targets: int) 
     features = sum(leaf[0].numel() for leaf in leaves(found.values))
     players = 0 if found.player_values is None else found.player_values.shape[1]
     parts = {
-        "one score a channel": 20,
-        "one score a window": features,
-        "2^n scores": 2**players,
-        "one score a player": players,
-        "one score a player and background row": 5 * (players + 1),
-        "one score a coalition up to the order": players * (players + 1) // 2,
-        "4 scores a feature and size": 2 * features,
+        "one evaluation a channel": 20,
+        "one evaluation a window": features,
+        "2^n evaluations": 2**players,
+        "one evaluation a player": players,
+        "one evaluation a player and background row": 5 * (players + 1),
+        "one evaluation a coalition up to the order": players * (players + 1) // 2,
+        "4 evaluations a feature and size": 2 * features,
     }
     background = 5 if method.baseline_is == "background" else 0
     # At the inputs, at the baseline, and for a layer what the layer makes of the baseline.

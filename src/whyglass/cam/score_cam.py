@@ -35,7 +35,7 @@ class ScoreCAM(ActivationMap):
 
     name: ClassVar[str] = "score-cam"
     shows: ClassVar[str] = "Which coarse regions, shown alone, bring the score back."
-    cost: ClassVar[str] = "one score a channel"
+    cost: ClassVar[str] = "one evaluation a channel"
     baseline_is: ClassVar[Literal["unused", "row", "background"]] = "row"
     paper: ClassVar[Paper] = Paper(
         "Haofan Wang, Zifan Wang, Mengnan Du, Fan Yang, Zijian Zhang, Sirui Ding, Piotr Mardziel "

@@ -128,7 +128,7 @@ class SampledCoalitions(CoalitionMethod):
     tol: float | None = None
     seed: int = 0
 
-    cost: ClassVar[str] = "budget scores"
+    cost: ClassVar[str] = "budget evaluations"
 
     def __post_init__(self) -> None:
         positive_integer("budget", self.budget)

@@ -189,7 +189,10 @@ def class_index(index: Any, rows: int, names: Sequence[str] | None, name: str) -
 def _number(entry: Any, names: Sequence[str] | None, name: str) -> int:
     """An integer, or the number of the class that has this name."""
     if isinstance(entry, bool) or not isinstance(entry, int | str | np.integer):
-        raise BadInput(f"{name} holds {entry!r}, which is no integer and no class name")
+        raise BadInput(
+            f"{name} holds {entry!r}, which is no integer and no class name: give one class a row, or "
+            "Several(...) for many targets a row"
+        )
     if not isinstance(entry, str):
         return int(entry)
     known = list(names or ())

@@ -53,7 +53,7 @@ class ExpectedGradients(Method):
         "change of score."
     )
     family: ClassVar[str] = "gradient"
-    cost: ClassVar[str] = "samples gradients + background scores"
+    cost: ClassVar[str] = "samples gradients + background evaluations"
     axioms: ClassVar[tuple[Axiom, ...]] = (
         "completeness",
         "sensitivity",

@@ -33,7 +33,7 @@ class FeaturePermutation(CoalitionMethod):
 
     name: ClassVar[str] = "feature-permutation"
     shows: ClassVar[str] = "How far the score falls when a feature is taken from other rows."
-    cost: ClassVar[str] = "one score a player and background row"
+    cost: ClassVar[str] = "one evaluation a player and background row"
     adds_up: ClassVar[bool] = False
     axioms: ClassVar[tuple[Axiom, ...]] = (
         "sensitivity",

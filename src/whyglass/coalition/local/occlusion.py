@@ -48,7 +48,7 @@ class Occlusion(Method):
     name: ClassVar[str] = "occlusion"
     shows: ClassVar[str] = "How far the score falls when a patch is hidden."
     family: ClassVar[str] = "coalition"
-    cost: ClassVar[str] = "one score a window"
+    cost: ClassVar[str] = "one evaluation a window"
     needs: ClassVar[tuple[Need, ...]] = ()
     axioms: ClassVar[tuple[Axiom, ...]] = ("implementation invariance", "linearity", "dummy")
     baseline_is: ClassVar[Literal["unused", "row", "background"]] = "row"

@@ -71,7 +71,7 @@ class RISE(Method):
     name: ClassVar[str] = "rise"
     shows: ClassVar[str] = "How high the score is on average when a place shows through a mask."
     family: ClassVar[str] = "coalition"
-    cost: ClassVar[str] = "samples scores"
+    cost: ClassVar[str] = "samples evaluations"
     needs: ClassVar[tuple[Need, ...]] = ("images",)
     axioms: ClassVar[tuple[Axiom, ...]] = ()
     data: ClassVar[tuple[str, ...]] = ("images",)

@@ -41,7 +41,7 @@ class ExactShapley(CoalitionMethod):
         "What each feature adds to the score, averaged over every order of adding them; the parts "
         "sum to it."
     )
-    cost: ClassVar[str] = "2^n scores"
+    cost: ClassVar[str] = "2^n evaluations"
     paper: ClassVar[Paper] = Paper(
         "Scott M. Lundberg and Su-In Lee",
         "A Unified Approach to Interpreting Model Predictions",

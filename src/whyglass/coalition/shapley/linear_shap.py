@@ -36,7 +36,7 @@ class LinearSHAP(CoalitionMethod):
     shows: ClassVar[str] = (
         "What each feature adds to the score of a linear model; the parts sum to it."
     )
-    cost: ClassVar[str] = "one score a player"
+    cost: ClassVar[str] = "one evaluation a player"
     axioms: ClassVar[tuple[Axiom, ...]] = WITHOUT_COMPLETENESS
     paper: ClassVar[Paper] = Paper(
         "Scott M. Lundberg and Su-In Lee",

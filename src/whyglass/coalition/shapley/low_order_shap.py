@@ -48,7 +48,7 @@ class LowOrderSHAP(CoalitionMethod):
     shows: ClassVar[str] = (
         "What each feature adds where few act together; the parts sum to the score if they do."
     )
-    cost: ClassVar[str] = "one score a coalition up to the order"
+    cost: ClassVar[str] = "one evaluation a coalition up to the order"
     axioms: ClassVar[tuple[Axiom, ...]] = WITHOUT_COMPLETENESS
     paper: ClassVar[Paper] = Paper(
         "Scott M. Lundberg and Su-In Lee",

@@ -41,7 +41,7 @@ class MaxSHAP(CoalitionMethod):
 
     name: ClassVar[str] = "max-shap"
     shows: ClassVar[str] = "What each feature adds to a maximum; the parts sum to it."
-    cost: ClassVar[str] = "one score a player"
+    cost: ClassVar[str] = "one evaluation a player"
     axioms: ClassVar[tuple[Axiom, ...]] = ()
     paper: ClassVar[Paper] = Paper(
         "Scott M. Lundberg and Su-In Lee",

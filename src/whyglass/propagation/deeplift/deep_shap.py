@@ -44,7 +44,7 @@ class DeepSHAP(DifferenceMethod):
     shows: ClassVar[str] = (
         "What each feature's difference from typical inputs did to the score; the parts sum to it."
     )
-    cost: ClassVar[str] = "1 gradient + 1 score a background row"
+    cost: ClassVar[str] = "1 gradient + 1 evaluation a background row"
     baseline_is: ClassVar[Literal["unused", "row", "background"]] = "background"
     paper: ClassVar[Paper] = Paper(
         "Scott M. Lundberg and Su-In Lee",

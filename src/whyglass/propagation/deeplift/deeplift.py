@@ -38,7 +38,7 @@ class DeepLIFT(DifferenceMethod):
         "What each feature's difference from the baseline did to the score; the parts sum to its "
         "change."
     )
-    cost: ClassVar[str] = "1 gradient + 1 score"
+    cost: ClassVar[str] = "1 gradient + 1 evaluation"
     baseline_is: ClassVar[Literal["unused", "row", "background"]] = "row"
     paper: ClassVar[Paper] = Paper(
         "Avanti Shrikumar, Peyton Greenside and Anshul Kundaje",

@@ -59,7 +59,7 @@ class WeightOfEvidence(DifferenceMethod):
     shows: ClassVar[str] = (
         "How much each feature speaks for the class against all others together, in log-odds."
     )
-    cost: ClassVar[str] = "1 gradient + 1 score"
+    cost: ClassVar[str] = "1 gradient + 1 evaluation"
     baseline_is: ClassVar[Literal["unused", "row", "background"]] = "row"
     paper: ClassVar[Paper] = Paper(
         "Brett Poulin, Roman Eisner, Duane Szafron, Paul Lu, Russ Greiner, David S. Wishart, "

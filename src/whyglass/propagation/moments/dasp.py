@@ -66,7 +66,7 @@ class DASP(Method):
         "What each feature adds to a random coalition of the others, without drawing any."
     )
     family: ClassVar[str] = "propagation"
-    cost: ClassVar[str] = "4 scores a feature and size"
+    cost: ClassVar[str] = "4 evaluations a feature and size"
     needs: ClassVar[tuple[Need, ...]] = ("layer",)
     axioms: ClassVar[tuple[Axiom, ...]] = ("linearity", "dummy")
     baseline_is: ClassVar[Literal["unused", "row", "background"]] = "row"
