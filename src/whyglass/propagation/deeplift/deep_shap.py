@@ -65,7 +65,7 @@ class DeepSHAP(DifferenceMethod):
         here = scorer.at_inputs(gradient=False)
         baselines = scorer.activations(rows_of_background)
         count = len(baselines[0])
-        sums, baseline_scores, accepted = self._sums(scorer, baselines, here.scores)
+        sums, baseline_scores, rounding, accepted = self._sums(scorer, baselines, here.scores)
         scorer.cost.evaluations += scorer.rows * count
         values = tuple(total / count for total in sums[0])
         variances = [
@@ -85,14 +85,14 @@ class DeepSHAP(DifferenceMethod):
                 _narrow((variance / max(count - 1, 1)).sqrt(), p)
                 for variance, p in zip(variances, scorer.points, strict=True)
             ),
-            checks=(completeness(values, here.scores, expected, TOLERANCE),),
+            checks=(completeness(values, here.scores, expected, TOLERANCE, rounding / count),),
             notes=notes,
         )
 
     def _sums(
         self, scorer: Scorer, baselines: Leaves, scores: Tensor
-    ) -> tuple[list[list[Tensor]], Tensor, set[str]]:
-        """Sums over the background of values and of their squares, and of scores; what was accepted."""
+    ) -> tuple[list[list[Tensor]], Tensor, Tensor, set[str]]:
+        """Sums over the background of values, squares, scores and rounding; what was accepted."""
         width, count = scorer.rows, len(baselines[0])
         rows = torch.arange(width).repeat(count)
         which = torch.arange(count).repeat_interleave(width)
@@ -114,6 +114,7 @@ class DeepSHAP(DifferenceMethod):
             for _ in range(2)
         ]
         baseline_scores = torch.zeros(scores.shape, dtype=torch.float64)
+        rounding = torch.zeros(width, dtype=torch.float64)
         accepted: set[str] = set()
         scorer.interception = around
         for part in scorer.gradients_at(points, rows):
@@ -127,9 +128,10 @@ class DeepSHAP(DifferenceMethod):
             done = passes.pop()
             assert done.baseline_scores is not None
             baseline_scores.index_add_(0, rows[part.piece], done.baseline_scores.double().cpu())
+            rounding.index_add_(0, rows[part.piece], done.rounding.total())
             accepted |= set(done.accepted)
         scorer.interception = None
-        return sums, baseline_scores, accepted
+        return sums, baseline_scores, rounding, accepted
 
 
 def _narrow(value: Tensor, point: Tensor) -> Tensor:

@@ -22,9 +22,10 @@ class DeepLIFT(DifferenceMethod):
     Linear operations pass their weights. Functions of one number pass the Rescale rule, the
     derivative where x = x', or RevealCancel. A product of two activations passes to each the mean of
     the other at both ends, which is the Shapley value of two players, and a quotient as the product it
-    undoes; softmax, norms and attention pass as the elementary operations they are made of; maxima and
-    max-pooling pass their rise and fall to the places that made them. The values add up to
-    S(x) - S(x') to rounding on any network whose operations have rules. Units: score.
+    undoes; norms and attention pass as the elementary operations they are made of; softmax passes so
+    that what its inputs have in common has no part; maxima and max-pooling pass their rise and fall to
+    the places that made them. The values add up to S(x) - S(x') to rounding on any network whose
+    operations have rules. Units: score.
     Source: Shrikumar, Greenside & Kundaje (2017), sections 3.2 to 3.5.
 
     >>> import torch, whyglass

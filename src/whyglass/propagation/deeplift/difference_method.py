@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -13,10 +14,11 @@ from whyglass.core.checks import completeness
 from whyglass.core.inputs import Leaves, differentiable, multiply
 from whyglass.core.method import Attribution, Axiom, Method
 from whyglass.core.scorer import Scorer
-from whyglass.propagation.deeplift import closed_forms, rules
+from whyglass.propagation.deeplift import norms, rules, softmax
 from whyglass.propagation.deeplift.pooling import max_pool
 from whyglass.propagation.deeplift.reveal_cancel import WeightedSum, reveal_cancel
-from whyglass.propagation.engine.calls import Call, Policy, Table
+from whyglass.propagation.deeplift.rounding import Rounding
+from whyglass.propagation.engine.calls import Call, Policy, Rule, Table
 from whyglass.propagation.engine.interception import Propagation, intercepted, one_of
 from whyglass.propagation.engine.linear_operations import (
     norm_scale,
@@ -25,13 +27,19 @@ from whyglass.propagation.engine.linear_operations import (
 )
 from whyglass.propagation.engine.operations import MAX_POOLS
 
-NAMED = dict.fromkeys(MAX_POOLS, max_pool) | {
-    "logsumexp": closed_forms.logsumexp,
+NAMED: dict[str, Rule] = dict.fromkeys(MAX_POOLS, max_pool) | {
     "quotient": rules.quotient,
-    "softmax": closed_forms.softmax,
-    "layer_norm": closed_forms.norm,
-    "rms_norm": closed_forms.norm,
     "batch_norm": rules.batch_norm,
+}
+# Rules of operations that ignore a shift of their input, and note how far rounding spoils that.
+CANCELLING: dict[str, Callable[[Call, Rounding], Tensor]] = {
+    "softmax": softmax.softmax,
+    "log_softmax": softmax.log_softmax,
+    "logsumexp": softmax.logsumexp,
+    "layer_norm": norms.layer_norm,
+    "rms_norm": norms.rms_norm,
+    "group_norm": norms.group_norm,
+    "instance_norm": norms.instance_norm,
 }
 TOLERANCE = 1e-3
 Differences = Literal["rescale", "reveal-cancel", "reveal-cancel-dense"]
@@ -40,16 +48,17 @@ Differences = Literal["rescale", "reveal-cancel", "reveal-cancel-dense"]
 class DifferencePass(Propagation):
     """A forward pass at the inputs and, beside it, at the baseline."""
 
-    def __init__(self, baselines: Leaves, rule: Differences, unsupported: Policy) -> None:
+    def __init__(self, baselines: Leaves, differences: Differences, unsupported: Policy) -> None:
         self._scratch = rules.Scratch()
+        self.rounding = Rounding(len(baselines[0]))
         table = Table(
-            self._rescale if rule == "rescale" else self._reveal_cancel,
+            self._rescale if differences == "rescale" else self._reveal_cancel,
             rules.product,
-            by_name=NAMED,
+            by_name=NAMED | {op: self._cancelling(rule) for op, rule in CANCELLING.items()},
         )
         super().__init__(table, with_baseline=True, unsupported=unsupported)
-        self._baselines, self._rule = baselines, rule
-        self._records_all = rule != "rescale"
+        self._baselines, self._rule = baselines, differences
+        self._records_all = differences != "rescale"
         self._weighted_sums: dict[int, WeightedSum] = self.per_tensor()
         self.baseline_scores: Tensor | None = None
 
@@ -79,6 +88,10 @@ class DifferencePass(Propagation):
         source = self._weighted_sums.get(id(call.leaves[call.operands[0]]))
         return self._rescale(call) if source is None else reveal_cancel(call, source)
 
+    def _cancelling(self, rule: Callable[[Call, Rounding], Tensor]) -> Rule:
+        rounding = self.rounding
+        return lambda call: rule(call, rounding)
+
     def _rescale(self, call: Call) -> Tensor:
         return rules.rescale(call, self._scratch)
 
@@ -103,6 +116,7 @@ def propagate(
         for point, row in zip(scorer.points, baselines, strict=True)
     )
     values = multiply(here.gradients, differences, scorer.many)
+    rounding = torch.cat([done.rounding.total() for done in passes])
     accepted = sorted({op for done in passes for op in done.accepted})
     notes = [f"passed by their plain gradient: {', '.join(accepted)}"] if accepted else []
     answer = Attribution(
@@ -110,7 +124,7 @@ def propagate(
         here.scores,
         baseline_scores,
         baselines,
-        checks=(completeness(values, here.scores, baseline_scores, TOLERANCE),),
+        checks=(completeness(values, here.scores, baseline_scores, TOLERANCE, rounding),),
         notes=notes,
     )
     return answer, passes
