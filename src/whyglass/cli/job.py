@@ -21,7 +21,7 @@ from whyglass.core.explanation import Explanation
 from whyglass.core.legend import Legend
 from whyglass.core.method import Method
 from whyglass.core.target import Contrast, LogOdds, Probability, Single
-from whyglass.data.image import class_names, read, stack
+from whyglass.data.image import Superpixels, class_names, read, stack
 from whyglass.data.loading import Loaded, load
 from whyglass.views.report import Prediction
 
@@ -185,9 +185,9 @@ def _target(text: str | None, score: str, against: str | None) -> Single:
     return {"logit": index, "probability": Probability(index), "log-odds": LogOdds(index)}[score]
 
 
-def _players(text: str) -> int | str:
+def _players(text: str) -> int | Superpixels:
     if text == "superpixels":
-        return text
+        return Superpixels()
     if not text.isdigit() or int(text) < 1:
         raise click.UsageError(
             f"--players {text!r} must be superpixels, or a number of windows along each axis"
@@ -196,7 +196,7 @@ def _players(text: str) -> int | str:
 
 
 def _methods(
-    names: Sequence[str], settings: Sequence[str], seed: int, players: int | str
+    names: Sequence[str], settings: Sequence[str], seed: int, players: int | Superpixels
 ) -> list[Method]:
     known = {name: {field.name for field in fields(method_class(name))} for name in names}
     values: dict[str, dict[str, Any]] = {

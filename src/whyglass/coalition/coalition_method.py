@@ -25,6 +25,7 @@ from whyglass.core.method import (
     positive_integer,
 )
 from whyglass.core.scorer import Scorer
+from whyglass.core.standard_errors import Sampled, freedom_check
 
 TOLERANCE = 1e-4
 SHAPLEY_AXIOMS: tuple[Axiom, ...] = (
@@ -140,9 +141,13 @@ class SampledCoalitions(CoalitionMethod):
         """A new one, at its start."""
         return torch.Generator().manual_seed(self.seed)
 
-    def precision(self, values: Tensor, errors: Tensor) -> Check:
-        """The check "sampling error" of (B, n, K)."""
-        return precision((values,), (errors,), True, self.tol or 0.25)
+    def sampling_checks(self, sampled: Sampled) -> tuple[Check, Check]:
+        """The checks "sampling error" and "degrees of freedom" of (B, n, K)."""
+        values, errors, freedom = ((part,) for part in sampled)
+        return (
+            precision(values, errors, True, self.tol or 0.25),
+            freedom_check(values, errors, freedom, True, "a larger budget= raises them"),
+        )
 
     def unfinished(self, values: Tensor, errors: Tensor, active: Tensor) -> Tensor:
         """The active rows (R,), with values (R, n, K), whose errors are larger than `tol` allows."""

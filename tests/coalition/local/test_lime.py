@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import pytest
@@ -16,7 +17,8 @@ from tests.coalition.shapley.test_permutation_shapley import knotted, rows
 from tests.zoo.networks import ZOO
 from whyglass import LIME, Background, BadInput
 from whyglass.coalition.game.game import members
-from whyglass.coalition.weighted_regression import lasso_path
+from whyglass.coalition.lasso_path import first_on_lasso_path
+from whyglass.coalition.local.kernel_sampling import kernel_sample, log_kernel
 
 
 def naive(table: Tensor, n: int, width: float, alpha: float = 0.0) -> Tensor:
@@ -68,29 +70,51 @@ def test_cosine_kernel_and_one_of_your_own() -> None:
     torch.testing.assert_close(flat, naive(table, 5, 1e6))
 
 
-def test_the_regression_on_the_coalitions_drawn() -> None:
+def by_kernel(zs: Tensor, width: float) -> Tensor:
+    """Weights of coalitions drawn by size: exact where all of a size are there, even for the others."""
+    n, sizes = zs.shape[1], zs.sum(1).long()
+    mass = torch.tensor([math.comb(n, s) for s in range(n + 1)]).double()
+    mass *= torch.exp(-(n - torch.arange(n + 1)) / (2 * width**2))
+    seen = torch.bincount(sizes, minlength=n + 1)
+    whole = torch.tensor([int(seen[s]) == math.comb(n, s) for s in range(n + 1)])
+    even = mass[~whole].sum() / seen[~whole].sum()
+    return torch.where(whole, mass / seen, even)[sizes] / mass.sum()
+
+
+@pytest.mark.parametrize("width", [2.25, 0.8])
+def test_the_regression_on_the_coalitions_drawn(width: float) -> None:
     """Against scikit-learn, the weighted R squared and the sandwich as well."""
     linear = pytest.importorskip("sklearn.linear_model")
     n, table = 9, random_table(9, 1)
-    method = LIME(budget=162, seed=3, regulariser="ridge", alpha=2.0)
-    found = method(lookup(table), ones(n))
-    generator = torch.Generator().manual_seed(3)
-    zs = (torch.randint(2, (160, n), generator=generator) > 0).double()
-    y = table[(zs.long() << torch.arange(n)).sum(1)]
-    w = torch.exp(-(n - zs.sum(1)) / (2 * (0.75 * 3) ** 2))
+    seen: list[int] = []
+
+    def model(x: Tensor) -> Tensor:
+        seen.extend(((x > 0.5).long() << torch.arange(n)).sum(1).tolist())
+        return lookup(table)(x)
+
+    method = LIME(budget=162, seed=3, regulariser="ridge", alpha=2.0, width=width)
+    found = method(model, ones(n))
+    numbers = torch.tensor(sorted(set(seen)))
+    assert len(seen) == len(numbers) == 162
+    zs, y = members(numbers, n).double(), table[numbers]
+    w = by_kernel(zs, width)
+    # What the weights of 162 coalitions, drawn without regard to size, sum to.
+    w *= 162 * ((1 + math.exp(-1 / (2 * width**2))) / 2) ** n
     theirs = linear.Ridge(2.0).fit(zs.numpy(), y.numpy(), sample_weight=w.numpy())
     torch.testing.assert_close(found.values[0], torch.from_numpy(theirs.coef_))
     score = theirs.score(zs.numpy(), y.numpy(), sample_weight=w.numpy())
     fit = next(check for check in found.checks if check.name == "fit")
     assert fit.measured == pytest.approx(1 - score)
-    design = torch.cat([zs, torch.ones(160, 1).double()], 1)
+    design = torch.cat([zs, torch.ones(162, 1).double()], 1)
     ridge = 2 * torch.eye(n + 1).double()
     ridge[n, n] = 0
     bread = torch.linalg.inv(design.T @ (w[:, None] * design) + ridge)
     lean = w * ((design @ bread) * design).sum(1)
-    off = (y - torch.from_numpy(theirs.predict(zs.numpy()))) / (1 - lean)
-    meat = design.T @ ((w * off)[:, None] ** 2 * design)
-    expected = (bread @ meat @ bread).diagonal()[:n].sqrt()
+    off = (y - torch.from_numpy(theirs.predict(zs.numpy()))) / (1 - lean.clamp_max(0.9))
+    sizes = zs.sum(1).long()
+    share = torch.bincount(sizes) / torch.tensor([math.comb(n, s) for s in range(n + 1)])
+    square = (w * off)[:, None] ** 2 * (1 - share[sizes])[:, None]
+    expected = (bread @ (design.T @ (square * design)) @ bread).diagonal()[:n].sqrt()
     torch.testing.assert_close(found.std_error[0], expected, rtol=1e-6, atol=0)
 
 
@@ -110,12 +134,13 @@ def test_the_regression_with_what_a_background_has() -> None:
     """Plain weighted least squares with a column a player: absent, how far its row is off the mean."""
     x, data = rows(1, 0), rows(30, 1)
     found = LIME(budget=31 + 240, seed=3, width=2.0)(knotted, x, baseline=Background(data))
-    zs = torch.randint(2, (240, 5), generator=torch.Generator().manual_seed(3)) > 0
-    away = data[torch.arange(240) % 30]
+    plan = (5, 30, 240, log_kernel(5, "euclidean", 2.0), 0.0, 3)
+    sample, _ = kernel_sample(0, *plan)
+    zs, away = sample.coalitions, data[sample.background_rows]
     y = knotted(torch.where(zs, x, away))
-    root = torch.exp(-(5 - zs.sum(1)) / 8).sqrt()[:, None]
+    root = sample.weights.sqrt()[:, None]
     more = ~zs * (away - data.mean(0))
-    design = torch.cat([zs.double(), more, torch.ones(240, 1).double()], 1)
+    design = torch.cat([zs.double(), more, torch.ones(len(zs), 1).double()], 1)
     expected = torch.linalg.lstsq(root * design, root * y[:, None]).solution[:5, 0]
     torch.testing.assert_close(found.values[0], expected)
 
@@ -144,7 +169,7 @@ def test_lasso_keeps_the_players_that_enter_first() -> None:
     centred = y - weights @ y / weights.sum()
     _, _, path = linear.lars_path(root * x.numpy(), root[:, 0] * centred.numpy(), method="lasso")
     for features in range(1, 6):
-        chosen = lasso_path(zs, weights, y[None, :, None], features)[0, :, 0]
+        chosen = first_on_lasso_path(zs, weights, y[:, None], features)[0]
         step = next(s for s in range(path.shape[1]) if (path[:, s] != 0).sum() == features)
         assert chosen.nonzero()[:, 0].tolist() == (path[:, step] != 0).nonzero()[0].tolist()
 
@@ -176,10 +201,65 @@ def test_a_warning_where_it_is_unstable_or_does_not_fit() -> None:
     assert {check.name: check.verdict for check in found.checks} == {
         "fit": "warn",
         "sampling error": "warn",
+        "degrees of freedom": "pass",
     }
-    constant = LIME()(lambda g: 0 * g.sum(1) + 3, ones(4))
-    assert constant.verdict == "pass"
-    assert not constant.values.any()
+
+
+@pytest.mark.parametrize("settings_", [{}, {"width": 0.2}, {"kernel": "cosine"}, {"budget": 40}])
+@pytest.mark.parametrize("value", [3.0, 1e-8, 0.1, -1e12])
+def test_a_score_that_never_changes_gives_zeros(settings_: Any, value: float) -> None:
+    for regulariser in ("none", "ridge", "lasso"):
+        found = LIME(**settings_, regulariser=regulariser)(
+            lambda g: 0 * g.sum(1) + value,
+            ones(12),
+            baseline=Background(torch.zeros(3, 12).double()),
+        )
+        assert found.verdict == "pass"
+        assert not found.values.any()
+        assert not found.std_error.any()
+
+
+def leave_one_out(model: Any, n: int) -> Tensor:
+    return (model(ones(n)) - model(1 - torch.eye(n).double()))[None]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("width", [0.4, 0.25, 0.15, 0.05, 0.01, 1e-6, 1e-200])
+def test_narrow_kernels(seed: int, width: float) -> None:
+    """Against least squares on all 4096 coalitions; in the limit, leave one out."""
+    n, generator = 12, torch.Generator().manual_seed(seed)
+    into, out = (torch.randn(*s, generator=generator).double() for s in ((n, 16), (16,)))
+
+    def model(z: Tensor) -> Tensor:
+        return (z @ into * 0.4).tanh() @ out
+
+    found = LIME(width=width, budget=500, seed=seed)(model, ones(n))
+    zs = members(torch.arange(2**n), n).double()
+    exact = leave_one_out(model, n)[0]
+    if width >= 0.15:
+        root = torch.exp(-(n - zs.sum(1)) / (4 * width**2))[:, None]
+        design = torch.cat([zs, torch.ones(2**n, 1).double()], 1)
+        exact = torch.linalg.lstsq(
+            root * design, root * model(zs)[:, None], driver="gelsd"
+        ).solution[:n, 0]
+    error = (found.values[0] - exact).abs()
+    assert found.verdict == "pass"
+    assert error.norm() < 2e-3 * exact.norm()
+    assert (error <= 4 * found.std_error[0] + 1e-10).all()
+
+
+def test_coalitions_that_leave_slopes_open() -> None:
+    """Players that always go together: the least slopes that fit, and a check that fails."""
+
+    def together(zs: Tensor) -> Tensor:
+        return (zs[:, 0] == zs[:, 1]).double()
+
+    found = LIME(kernel=together)(lambda g: 3 * g[:, 0] + g[:, 1] - g[:, 2], ones(4))
+    torch.testing.assert_close(found.values, torch.tensor([[2.0, 2.0, -1.0, 0.0]]).double())
+    assert found.verdict == "fail"
+    rank = next(check for check in found.checks if check.name == "rank")
+    assert "2 of 4 players" in rank.text
+    assert LIME()(lambda g: g.sum(1), ones(4)).verdict == "pass"
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -108,7 +108,7 @@ def test_products_of_three_players_leave_the_values_those_of_the_game() -> None:
     responses = ((table[numbers] - table[2**n - 1 - numbers] - uneven) / 2)[None, :, None]
     exact = ExactShapley()(lookup(table), ones(n)).values[0] - (table[-1] - table[0]) / n
     for more in (None, triples(drawn)):
-        off, error = PairRegression(drawn, more).solve(responses)
+        off, error, _ = PairRegression(drawn, more).solve(responses)
         torch.testing.assert_close(off[0, :, 0], exact)
         assert error.abs().max() < 1e-12
 
@@ -171,7 +171,7 @@ def test_columns_of_the_background_leave_the_values_those_of_the_game(kind: int)
         uneven = (2 * drawn.members.double().mean(1) - 1) * change
         response = ((points[0] - points[1] - uneven) / 2)[:, None]
         more = from_rows(drawn, away)
-        found, _ = PairRegression(drawn, more).solve(response[None])
+        found = PairRegression(drawn, more).solve(response[None]).values
         z = drawn.members.double()
         z = z - z.mean(1, keepdim=True)
         root = drawn.share.sqrt().numpy()
@@ -188,7 +188,7 @@ def test_fewer_pairs_than_unknowns_give_the_least_values_that_fit() -> None:
     members, background_rows = draw(layers[1], n, 1, 3, 0)
     responses = torch.randn(1, 3, 1, dtype=torch.float64)
     few = Sample(members, background_rows, layers[1:2], [3])
-    found, _ = PairRegression(few).solve(responses)
+    found = PairRegression(few).solve(responses).values
     z = members.double()
     z = (z - z.mean(1, keepdim=True)).numpy()
     expected = np.linalg.lstsq(z, responses[0].numpy(), rcond=None)[0]

@@ -60,12 +60,17 @@ def rows(count: int, seed: int) -> Tensor:
     return torch.randn(count, 5, generator=generator, dtype=torch.float64)
 
 
+def with_prior(variances: Tensor, count: int) -> Tensor:
+    """Two more orders that vary as all players do on average, as Agresti & Coull (1998) add two."""
+    return variances + 2 / count * variances.mean()
+
+
 def test_the_naive_walks_from_one_row() -> None:
     x, base = rows(1, 0), rows(1, 1)
     gains, _ = naive(knotted, x, base, 9, 9, 3)
     found = PermutationShapley(budget=2 + 9 * 8 + 7, seed=3)(knotted, x, baseline=base)
     torch.testing.assert_close(found.values[0], gains.mean(0))
-    torch.testing.assert_close(found.std_error[0], gains.std(0) / 3)
+    torch.testing.assert_close(found.std_error[0], with_prior(gains.var(0), 9).sqrt() / 3)
 
 
 @pytest.mark.parametrize("count", [8, 12, 14])
@@ -80,7 +85,8 @@ def test_the_naive_walks_from_a_background(count: int) -> None:
     torch.testing.assert_close(found.values[0], torch.stack([p.mean(0) for p in parts]).mean(0))
     off = torch.stack([(p - p.mean(0)).square().sum(0) for p in parts]).sum(0) / (count - 4)
     share = sum(1 / len(p) for p in parts)
-    torch.testing.assert_close(found.std_error[0], (off * share).sqrt() / 4)
+    error = (with_prior(off, count) * share).sqrt() / 4
+    torch.testing.assert_close(found.std_error[0], error)
 
 
 def test_a_budget_between_one_walk_and_two_with_each_background_row() -> None:
@@ -90,7 +96,7 @@ def test_a_budget_between_one_walk_and_two_with_each_background_row() -> None:
     found = PermutationShapley(budget=10 + 13 * 4, seed=3)(knotted, x, baseline=Background(data))
     assert sorted(used.tolist()) == list(range(9))
     torch.testing.assert_close(found.values[0], gains.mean(0))
-    torch.testing.assert_close(found.std_error[0], gains.std(0) / 3)
+    torch.testing.assert_close(found.std_error[0], with_prior(gains.var(0), 9).sqrt() / 3)
     torch.testing.assert_close(found.values.sum(1), knotted(x) - knotted(data).mean())
 
 
@@ -114,7 +120,8 @@ def test_fewer_walks_than_background_rows(walks: int) -> None:
             mean[i], spread[i] = line.mean(), (gains[:, i] - line[used]).square().sum() / 33
     off = model(x) - model(data).mean() - mean.sum()
     torch.testing.assert_close(found.values[0], mean + off * spread / spread.sum())
-    torch.testing.assert_close(found.std_error[0], (spread * reach).sqrt())
+    error = (with_prior(spread, walks) * reach).sqrt()
+    torch.testing.assert_close(found.std_error[0], error)
     assert found.values[0, 3].abs() < 1e-12
     torch.testing.assert_close(found.values.sum(1), model(x) - model(data).mean())
 

@@ -9,6 +9,7 @@ from whyglass.coalition.coalition_method import CoalitionMethod, Estimate
 from whyglass.coalition.game.game import Game
 from whyglass.core.method import Axiom, BaselineIs
 from whyglass.core.paper import Paper
+from whyglass.core.standard_errors import freedom_check, sampled_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,5 +54,7 @@ class FeaturePermutation(CoalitionMethod):
 
     def estimate(self, game: Game) -> Estimate:
         falls = game.full[:, None, None] - game.without()
-        spread = falls.std(2, correction=min(1, game.background_size - 1))
-        return Estimate(falls.mean(2), spread / game.background_size**0.5)
+        mean = sampled_mean(falls, 2)
+        values, errors, freedom = ((part,) for part in mean)
+        check = freedom_check(values, errors, freedom, True, "more background rows raise them")
+        return Estimate(mean.values, mean.errors, (check,))

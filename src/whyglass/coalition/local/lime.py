@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias
 
@@ -12,17 +10,25 @@ from torch import Tensor
 
 from whyglass.coalition.background_covariates import as_key, covariate_columns, covariates
 from whyglass.coalition.coalition_method import Estimate, SampledCoalitions
-from whyglass.coalition.game.evaluations import Evaluations, cached_plan
-from whyglass.coalition.game.game import Game, members
+from whyglass.coalition.game.evaluations import cached_plan
+from whyglass.coalition.game.game import Game
 from whyglass.coalition.game.maskers import Masker, coordinates
 from whyglass.coalition.game.players import FeatureGroups
+from whyglass.coalition.local.kernel_sampling import (
+    EVEN,
+    Kernel,
+    KernelSample,
+    kernel_sample,
+    log_kernel,
+    own_weights,
+)
 from whyglass.coalition.weighted_regression import Fit, WeightedRegression, fit_chosen
 from whyglass.core.checks import Check, worst_target
 from whyglass.core.errors import BadInput
 from whyglass.core.method import Axiom, positive, positive_integer
 from whyglass.core.paper import Paper
+from whyglass.core.standard_errors import Sampled
 
-Kernel = Literal["euclidean", "cosine"] | Callable[[Tensor], Tensor]
 POOR_FIT = 0.5
 
 
@@ -33,15 +39,19 @@ class LIME(SampledCoalitions):
     .. math:: \min_{w, w_0} \sum_z \pi(z) \, [v(z) - w_0 - w^\top z]^2 + \Omega(w), \quad
         \pi(z) = \exp\left(-\frac{D(1, z)^2}{2 \sigma^2}\right)
 
-    z in {0, 1}^n says who is present: each coalition is as likely as any other, and where the budget
-    pays for all 2^n each is used once. Omega is nothing, alpha times the sum of squares (ridge), or
-    the choice of the `features` players that first enter the lasso's path, refitted without penalty.
-    Each coalition meets one background row, in turn; where the sample allows it, what that row has in
-    place of each player is fitted beside, in a line and in steps at its quantiles, and taken out of the
-    scores. The check "fit" is the share of weighted variance that the linear model leaves unexplained.
-    Standard errors are those of the regression over draws; with a lasso they take the choice as
-    given. Unlike the original for tables, a column is present or absent, never binned. Units: score.
-    Source: Ribeiro, Singh & Guestrin (2016), equations 1 and 2, algorithm 1.
+    z in {0, 1}^n says who is present. Coalitions are drawn as often as the kernel weighs their size,
+    without replacement; sizes that the budget pays for are used whole, with a budget for all 2^n every
+    one. So any width is answered: where it is narrow, by coalitions that lack one or two players.
+    Omega is nothing, alpha times the sum of squares (ridge), or the choice of the `features` players
+    that first enter the lasso's path, refitted without penalty. Each coalition meets one background
+    row, in turn; where the sample allows it, what that row has in place of each player is fitted
+    beside, in a line and in steps at its quantiles, and taken out of the scores.
+
+    The check "fit" is the share of weighted variance that the linear model leaves unexplained; "rank"
+    fails where the sample leaves slopes open. Standard errors are those of the regression over draws;
+    with a lasso they take the choice as given. Unlike the original for tables, a column is present or
+    absent, never binned; and the original draws each size by its number of coalitions alone. Units:
+    score. Source: Ribeiro, Singh & Guestrin (2016), equations 1 and 2, algorithm 1.
 
     Args:
         kernel: the distance D: "euclidean", "cosine" (1 minus the cosine), or a callable from
@@ -94,122 +104,113 @@ class LIME(SampledCoalitions):
         self._draws(groups.count, absent)
 
     def _draws(self, n: int, absent: Masker) -> int:
-        """How many coalitions the budget pays for, at most all."""
+        """How many evaluations the budget pays for beside those of nobody and everybody."""
         ends = 1 + absent.nothing.background_size
         draws = self.budget - ends
-        if n < 40 and (2**n - 2) * absent.background_size <= draws:
-            return 2**n * absent.background_size
-        if draws < 2 * n:
+        least = min(2 * n, (2**n - 2) * absent.background_size)
+        if draws < least:
             raise BadInput(
                 f"budget {self.budget} is too small for a regression on {n} players, which takes "
-                f"{ends + 2 * n} evaluations a row at least: raise it, or group features with "
+                f"{ends + least} evaluations a row at least: raise it, or group features with "
                 "players= (players=8 makes 8 windows along each axis)"
             )
         return draws
 
     def estimate(self, game: Game) -> Estimate:
-        n, most = game.n, self._draws(game.n, game.masker)
-        values = torch.zeros(game.rows, n, game.full.shape[1], dtype=torch.float64)
-        errors, explained = torch.zeros_like(values), torch.zeros_like(values[:, 0])
-        absent = as_key(coordinates(game.masker))
-        active = torch.arange(game.rows)
-        for draws in self._stages(n, game.background_size, most):
-            plan = (n, game.background_size, draws, self.seed)
-            scores = game.scores(sampled(n * draws, *plan)[1], active)
-            found = self._fit(plan, absent, scores.transpose(0, 1).flatten(1))
+        zeros = torch.zeros(game.rows, game.n, game.full.shape[1], dtype=torch.float64)
+        estimate, unexplained = Sampled(zeros, zeros.clone(), zeros.clone()), zeros[:, 0].clone()
+        background = as_key(coordinates(game.masker))
+        logs = log_kernel(game.n, self.kernel, self.width)
+        active, undetermined = torch.arange(game.rows), 0
+        for draws in self._stages(game.n, self._draws(game.n, game.masker)):
+            plan = (game.n, game.background_size, draws, logs, self._even(), self.seed)
+            sample, evaluations = kernel_sample(game.n * draws, *plan)
+            # Less the score of the input, so that a score that never changes gives zeros.
+            scores = game.scores(evaluations, active) - game.full[active][:, None]
+            fit, undetermined = self._fit(
+                plan, sample, background, scores.transpose(0, 1).flatten(1)
+            )
             by_row = scores.shape[::2]
-            values[active] = found.slopes.unflatten(0, by_row).transpose(1, 2)
-            errors[active] = found.errors.unflatten(0, by_row).transpose(1, 2)
-            explained[active] = found.explained.unflatten(0, by_row)
-            active = self.unfinished(values[active], errors[active], active)
+            for whole, part in zip(estimate, (fit.slopes, fit.errors, fit.freedom), strict=True):
+                whole[active] = part.unflatten(0, by_row).transpose(1, 2)
+            unexplained[active] = 1 - fit.explained.unflatten(0, by_row)
+            active = self.unfinished(estimate.values[active], estimate.errors[active], active)
             if not len(active):
                 break
-        return Estimate(values, errors, (_fits(explained), self.precision(values, errors)))
+        checks = (_fit_check(unexplained), *self.sampling_checks(estimate))
+        if undetermined:
+            checks = (_rank_check(undetermined, game), *checks)
+        return Estimate(*estimate[:2], checks)
 
-    def _stages(self, n: int, background_size: int, most: int) -> list[int]:
+    def _even(self) -> float:
+        return EVEN if callable(self.kernel) else 0.0
+
+    def _stages(self, n: int, most: int) -> list[int]:
         """Numbers of draws after which rows may stop: doubling up to what the budget pays for."""
         stages = [most]
-        stops = self.tol is not None and not _whole(n, background_size, most)
-        while stops and stages[-1] // 2 >= max(4 * n, 16):
+        while self.tol is not None and stages[-1] // 2 >= max(4 * n, 16):
             stages.append(stages[-1] // 2)
         return stages[::-1]
 
-    def _fit(self, plan: Plan, absent: bytes | None, scores: Tensor) -> Fit:
-        """Of C columns of scores (S, C)."""
-        n, background_size, draws, _ = plan
+    def _fit(
+        self, plan: Plan, sample: KernelSample, background: bytes | None, scores: Tensor
+    ) -> tuple[Fit, int]:
+        """The fit to C columns of scores (S, C), and how many slopes the sample leaves open."""
         alpha = self.alpha if self.regulariser == "ridge" else 0.0
-        # What a callable returns may change.
-        numbers = math.inf if callable(self.kernel) else n * draws
-        settings = (self.kernel, self.width, alpha, absent)
+        if callable(self.kernel):
+            # What a callable returns may change: nothing of it is remembered.
+            sample = sample.weighed(own_weights(sample.coalitions, self.kernel), plan[3])
+            fitted = regression_on(sample, alpha, background)
+        else:
+            fitted = regression(sample.coalitions.numel(), plan, alpha, background)
         if self.regulariser != "lasso":
-            return regression(numbers, plan, *settings).fit(scores)
-        if absent:
-            scores = regression(numbers, plan, *settings).without_more(scores)
-        coalitions, _ = sampled(n * draws, *plan)
-        weights = _weights(coalitions, self.kernel, self.width)
-        chance = not _whole(n, background_size, draws)
-        return fit_chosen(coalitions, weights, scores, chance, self.features)
+            return fitted.fit(scores), fitted.undetermined
+        scores = fitted.without_more(scores)
+        fit = fit_chosen(sample.coalitions, sample.weights, scores, sample.chance, self.features)
+        return fit, fitted.undetermined
 
 
-# Players, background rows, draws, and the seed.
-Plan: TypeAlias = tuple[int, int, int, int]
-
-
-def _whole(n: int, background_size: int, draws: int) -> bool:
-    """Whether that many are all, each used once."""
-    return n < 40 and draws == 2**n * background_size
+# Players, background rows, draws, the logarithm of the kernel by size, even draws, and the seed.
+Plan: TypeAlias = tuple[int, int, int, tuple[float, ...], float, int]
 
 
 @cached_plan
-def sampled(n: int, background_size: int, draws: int, seed: int) -> tuple[Tensor, Evaluations]:
-    """Coalitions (draws, n) and their evaluations, with background rows in turn.
-
-    Of more draws these come first.
-    """
-    if _whole(n, background_size, draws):
-        drawn = members(torch.arange(2**n), n).repeat_interleave(background_size, 0)
-    else:
-        drawn = torch.randint(2, (draws, n), generator=torch.Generator().manual_seed(seed)) > 0
-    return drawn, Evaluations(drawn, torch.arange(draws) % background_size)
+def regression(plan: Plan, alpha: float, background: bytes | None) -> WeightedRegression:
+    """The regression on the sample of a plan, without any scores."""
+    sample, _ = kernel_sample(plan[0] * plan[2], *plan)
+    return regression_on(sample, alpha, background)
 
 
-@cached_plan
-def regression(
-    plan: Plan, kernel: Kernel, width: float | None, alpha: float, absent: bytes | None
+def regression_on(
+    sample: KernelSample, alpha: float, background: bytes | None
 ) -> WeightedRegression:
-    """On the coalitions of a plan; `absent` holds the coordinates of the background rows, if any."""
-    n, background_size, draws, _ = plan
-    coalitions, _ = sampled(n * draws, *plan)
-    weights, background_rows = (
-        _weights(coalitions, kernel, width),
-        torch.arange(draws) % background_size,
+    """The regression on a sample; `background` holds the coordinates of its rows, if any."""
+    n = sample.coalitions.shape[1]
+    kinds = covariates(background, n, sample.random // 6)
+    more = (
+        covariate_columns(~sample.coalitions, kinds[-1], sample.background_rows) if kinds else None
     )
-    kinds = covariates(absent, n, draws // 6)
-    more = covariate_columns(~coalitions, kinds[-1], background_rows) if kinds else None
-    return WeightedRegression(
-        coalitions, weights, alpha, not _whole(n, background_size, draws), more
+    # The weights sum to one, and alpha stands beside a sum over as many coalitions, all sizes alike.
+    alpha = min(alpha / sample.total, 1e100) if alpha else 0.0
+    return WeightedRegression(sample.coalitions, sample.weights, alpha, sample.chance, more)
+
+
+def _rank_check(undetermined: int, game: Game) -> Check:
+    """Some slopes are not determined by the sample."""
+    return Check(
+        "rank",
+        undetermined / game.n,
+        0.0,
+        "fail",
+        f"the coalitions do not determine the slopes of {undetermined} of {game.n} players, which are "
+        "the smallest that fit: raise the budget, or use a kernel that weighs more coalitions",
+        (undetermined / game.n,) * game.rows,
     )
 
 
-def _weights(coalitions: Tensor, kernel: Kernel, width: float | None) -> Tensor:
-    """(S,) how near coalitions (S, n) are to everybody."""
-    if callable(kernel):
-        weights = kernel(coalitions).double()
-        if weights.shape != coalitions.shape[:1] or not bool((weights >= 0).all()):
-            raise BadInput("kernel must return one weight a coalition, none negative")
-        return weights
-    n = coalitions.shape[1]
-    present = coalitions.sum(1).double()
-    if kernel == "cosine":
-        distance, usual = 1 - (present / n).sqrt(), 0.25
-    else:
-        distance, usual = (n - present).sqrt(), 0.75 * n**0.5
-    return torch.exp(-(distance**2) / (2 * (width or usual) ** 2))
-
-
-def _fits(explained: Tensor) -> Check:
+def _fit_check(unexplained: Tensor) -> Check:
     """How much of the scores' weighted variance the linear model leaves unexplained."""
-    rows = worst_target((1 - explained).clamp(0, 1))
+    rows = worst_target(unexplained.clamp(0, 1))
     worst = max(rows)
     return Check(
         "fit",

@@ -14,13 +14,14 @@ from whyglass.coalition.coalition_method import Estimate
 from whyglass.coalition.game.evaluations import Evaluations, cached_plan
 from whyglass.coalition.game.game import Game
 from whyglass.coalition.game.maskers import coordinates
+from whyglass.coalition.lasso_path import first_on_lasso_path
 from whyglass.coalition.shapley.pair_regression import PairRegression, from_rows, triples
 from whyglass.coalition.shapley.paired_coalitions import PairedCoalitions
 from whyglass.coalition.shapley.paired_sampling import Sample, sampled, strata
-from whyglass.coalition.weighted_regression import lasso_path
 from whyglass.core.errors import BadInput
 from whyglass.core.method import Axiom, positive_integer
 from whyglass.core.paper import Paper
+from whyglass.core.standard_errors import Sampled
 
 Weights = Literal["leverage", "kernel"]
 MOST_UNKNOWN = 1000
@@ -94,34 +95,40 @@ class KernelSHAP(PairedCoalitions):
     def estimate(self, game: Game) -> Estimate:
         n = game.n
         values = (game.change / n)[:, None].repeat(1, n, 1)
-        errors = torch.zeros_like(values)
-        weights = tuple(
-            1.0 if self.weights == "leverage" else layer.mass
-            for layer in strata(n, game.background_size)
-        )
-        absent = as_key(coordinates(game.masker))
+        sampled_values = Sampled(values, torch.zeros_like(values), values + torch.inf)
         active = torch.arange(game.rows)
         for pairs in self.stages(n, game.masker):
-            plan = (n, game.background_size, pairs, weights, self.seed)
-            drawn, evaluations = sampled(n * pairs, *plan)
-            responses = _halved(game, drawn, evaluations, active)
-            most = pairs * min(pairs, MOST_UNKNOWN)
-            if self.features is not None and self.features < n:
-                change = game.change[active]
-                changes = _changes(game, drawn, active)
-                kinds = regressions(most, *plan, absent) if absent else []
-                if len(kinds) > 1:
-                    responses, changes = kinds[-1].without_more(responses), change[:, None]
-                values[active], errors[active] = _few(
-                    drawn, responses, change, changes, self.features
-                )
-            else:
-                off, errors[active] = _solved(regressions(most, *plan, absent), responses)
-                values[active] = (game.change[active] / n)[:, None] + off
-            active = self.unfinished(values[active], errors[active], active)
+            solution = self._solve(game, pairs, active)
+            for whole, part in zip(sampled_values, solution, strict=True):
+                whole[active] = part
+            active = self.unfinished(solution.values, solution.errors, active)
             if not len(active):
                 break
-        return Estimate(values, errors, (self.precision(values, errors),))
+        return Estimate(*sampled_values[:2], self.sampling_checks(sampled_values))
+
+    def _solve(self, game: Game, pairs: int, active: Tensor) -> Sampled:
+        """The active rows' values (R, n, K) from this many pairs."""
+        n = game.n
+        weights = tuple(
+            1.0 if self.weights == "leverage" else one.mass
+            for one in strata(n, game.background_size)
+        )
+        plan = (n, game.background_size, pairs, weights, self.seed)
+        drawn, evaluations = sampled(n * pairs, *plan)
+        background = as_key(coordinates(game.masker))
+        half, change = _half_differences(game, evaluations, active), game.change[active]
+        changes = _changes(game, drawn, active)
+        responses = half - _uneven(drawn.members) * changes
+        most = pairs * min(pairs, MOST_UNKNOWN)
+        if self.features is None or self.features >= n:
+            solution = _least_error(regressions(most, *plan, background), responses)
+            return solution._replace(values=solution.values + (change / n)[:, None])
+        fitted = regressions(most, *plan, background) if background else []
+        if len(fitted) > 1:
+            # The regression on few players has no room for the background's covariates.
+            changes = change[:, None]
+            half = fitted[-1].without_more(responses) + _uneven(drawn.members) * changes
+        return _of_chosen_players(drawn, half, change, changes, self.features)
 
 
 @cached_plan
@@ -131,40 +138,40 @@ def regressions(
     pairs: int,
     weights: tuple[float, ...],
     seed: int,
-    absent: bytes | None,
+    background: bytes | None,
 ) -> list[PairRegression]:
-    """That of the memberships, and those with further columns that the sample allows.
+    """The regression on memberships, and those with further columns that the sample allows.
 
-    `absent` holds the coordinates of the background rows, if there are several.
+    `background` holds the coordinates of the background rows, if there are several.
     """
     drawn, _ = sampled(n * pairs, n, count, pairs, weights, seed)
     size, whole = len(drawn.members), sum(layer.total for layer in drawn.layers)
     most = min(2 * size // 3, MOST_UNKNOWN) if size < whole else 0
-    found = [PairRegression(drawn)]
+    fitted = [PairRegression(drawn)]
     if count == 1 and n - 1 + math.comb(n, 3) <= most:
-        found.append(PairRegression(drawn, triples(drawn)))
-    kinds = covariates(absent, n, most - n)
-    return found + [PairRegression(drawn, from_rows(drawn, kind)) for kind in kinds]
+        fitted.append(PairRegression(drawn, triples(drawn)))
+    kinds = covariates(background, n, most - n)
+    return fitted + [PairRegression(drawn, from_rows(drawn, kind)) for kind in kinds]
 
 
-def _solved(regressions: list[PairRegression], responses: Tensor) -> tuple[Tensor, Tensor]:
-    """(R, n, K) by the regression that errs least in a row."""
-    off, error = regressions[0].solve(responses)
-    for more in regressions[1:]:
-        other, smaller = more.solve(responses)
-        better = (smaller.norm(dim=1) < error.norm(dim=1))[:, None]
-        off, error = torch.where(better, other, off), torch.where(better, smaller, error)
-    return off, error
+def _least_error(regressions: list[PairRegression], responses: Tensor) -> Sampled:
+    """(R, n, K) deviations by the regression that errs least in a row."""
+    best = regressions[0].solve(responses)
+    for regression in regressions[1:]:
+        other = regression.solve(responses)
+        better = (other.errors.norm(dim=1) < best.errors.norm(dim=1))[:, None]
+        best = Sampled(*(torch.where(better, a, b) for a, b in zip(other, best, strict=True)))
+    return best
 
 
-def _halved(game: Game, drawn: Sample, evaluations: Evaluations, active: Tensor) -> Tensor:
-    """(R, D, K): half of v(S) - v(complement), less what an even share of the change makes of it."""
+def _half_differences(game: Game, evaluations: Evaluations, active: Tensor) -> Tensor:
+    """(R, D, K): half of v(S) - v(complement)."""
     one, other = game.scores(evaluations, active).chunk(2, 1)
-    return (one - other) / 2 - _even(drawn.members) * _changes(game, drawn, active)
+    return (one - other) / 2
 
 
-def _even(members: Tensor) -> Tensor:
-    """(D, 1): what even shares of a change make of half the difference to the complement."""
+def _uneven(members: Tensor) -> Tensor:
+    """(D, 1): the half difference to the complement where every player adds the same, in all one."""
     return members.double().mean(1, keepdim=True) - 0.5
 
 
@@ -173,37 +180,35 @@ def _changes(game: Game, drawn: Sample, active: Tensor) -> Tensor:
     return game.full[active][:, None] - game.empties[active][:, drawn.background_rows]
 
 
-def _few(
-    drawn: Sample, responses: Tensor, change: Tensor, changes: Tensor, features: int
-) -> tuple[Tensor, Tensor]:
-    """(R, n, K) values and standard errors of the regression on the players that a lasso chooses.
+def _of_chosen_players(
+    drawn: Sample, half: Tensor, change: Tensor, changes: Tensor, features: int
+) -> Sampled:
+    """(R, n, K): the regression on the players that a lasso chooses, from half differences (R, D, K).
 
-    `changes` (R, D, K) of score are those that the responses had even shares taken out of.
+    The values add up to `change` (R, K). `changes` (R, D, K) or (R, 1, K) are those of the pairs.
     """
-    response = responses + _even(drawn.members) * changes
+    rows, _, targets = half.shape
     # What rounding leaves of nothing must not choose.
-    response[response.abs() <= 1e-12 * change.abs()[:, None]] = 0
+    half = torch.where(half.abs() > 1e-12 * change.abs()[:, None], half, 0.0)
     # A pair is its two coalitions, with opposite halves of their difference.
-    chosen = lasso_path(
-        torch.cat([drawn.members, ~drawn.members]),
-        drawn.share[:, 0].repeat(2),
-        torch.cat([response, -response], 1),
-        features,
+    both = torch.cat([half, -half], 1).transpose(0, 1).flatten(1)
+    members = torch.cat([drawn.members, ~drawn.members])
+    chosen = first_on_lasso_path(members, drawn.share[:, 0].repeat(2), both, features)
+    # Where no coalition differs from its complement, nobody is to be preferred.
+    chosen |= ~chosen.any(1, keepdim=True)
+    zeros = half.new_zeros(rows * targets, chosen.shape[1])
+    solution = Sampled(zeros, zeros.clone(), zeros + torch.inf)
+    choices, which = chosen.unique(dim=0, return_inverse=True)
+    half, change, changes = (
+        part.movedim(-1, 1).flatten(0, 1)[..., None]
+        for part in (half, change[:, None], changes.expand_as(half))
     )
-    values = torch.zeros_like(chosen, dtype=torch.float64)
-    errors = torch.zeros_like(values)
-    kinds, kind = (
-        chosen.transpose(1, 2).reshape(-1, chosen.shape[1]).unique(dim=0, return_inverse=True)
-    )
-    kind = kind.reshape(len(change), -1)
-    for number, some in enumerate(kinds):
-        # Where no coalition differs from its complement, nobody is to be preferred.
-        players = some if some.any() else torch.ones_like(some)
-        smaller = drawn.only(players)
-        regression = PairRegression(smaller)
-        off, error = regression.solve(response - _even(smaller.members) * changes)
-        mine = (kind == number)[:, None]
-        place = mine & players[:, None]
-        values[place] = (off + change[:, None] / int(players.sum()))[mine.expand_as(off)]
-        errors[place] = error[mine.expand_as(off)]
-    return values, errors
+    for number, players in enumerate(choices):
+        own = which == number
+        subset = drawn.only(players)
+        part = PairRegression(subset).solve(half[own] - _uneven(subset.members) * changes[own])
+        part = part._replace(values=part.values + change[own] / int(players.sum()))
+        place = own.nonzero(), players.nonzero()[:, 0]
+        for whole, some in zip(solution, part, strict=True):
+            whole[place] = some[..., 0]
+    return Sampled(*(part.unflatten(0, (rows, targets)).transpose(1, 2) for part in solution))

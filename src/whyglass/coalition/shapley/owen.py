@@ -13,7 +13,7 @@ from whyglass.coalition.coalition_method import Estimate, SampledCoalitions
 from whyglass.coalition.game.game import Game
 from whyglass.coalition.game.maskers import Masker
 from whyglass.coalition.game.players import FeatureGroups
-from whyglass.coalition.shapley.permutation_sampler import Walks, affordable, walk
+from whyglass.coalition.shapley.permutation_sampler import Permutations, affordable, mean_gains
 from whyglass.core.errors import BadInput
 from whyglass.core.paper import Paper
 
@@ -73,9 +73,9 @@ class Owen(SampledCoalitions):
         tree: Tree = halves(game.groups) if self.hierarchy is None else self.hierarchy
         count, both = affordable(self, game.n, game.masker)
         orders = torch.tensor([_shuffled(tree, generator) for _ in range(count)])
-        return walk(
-            self, game, Walks(orders, both, game.background_size, generator, self.tol is not None)
-        )
+        stops = self.tol is not None
+        permutations = Permutations(orders, both, game.background_size, generator, stops)
+        return mean_gains(self, game, permutations)
 
 
 def _leaves(tree: Tree) -> list[Any]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from whyglass.coalition.background_covariates import covariate_columns
 from whyglass.coalition.shapley.paired_sampling import Sample
 from whyglass.coalition.weighted_regression import inverse
+from whyglass.core.standard_errors import Sampled, degrees_of_freedom
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,18 @@ class PairRegression:
         self._design, self._values = design, values
         self._fit = within @ weighted.T
         slopes = design @ (within @ values)
-        lean = (design * self._fit.T).sum(1, keepdim=True).clamp_max(0.9)
+        leverage = (design * self._fit.T).sum(1, keepdim=True)
+        drawn = sample.per_pair(
+            [
+                float(count < one.total)
+                for one, count in zip(sample.layers, sample.counts, strict=True)
+            ]
+        )
+        self._draws, self._fitted = int(drawn.sum()), float((leverage * drawn).sum())
+        leverage = leverage.clamp_max(0.9)
         if more is not None:
             self._pull = None
-            self._spread = _of_much_fitted(sample, slopes) / (1 - lean)
+            self._spread = _of_much_fitted(sample, slopes) / (1 - leverage)
         else:
             left_out = [
                 # Of a whole stratum nothing was left to chance.
@@ -55,24 +64,25 @@ class PairRegression:
             ]
             # A residual is smaller than the error behind it by how much the fit leans on its pair: the
             # power is between 1/2, right for equal errors, and the jackknife's 1, and covers best.
-            self._pull = slopes * sample.per_pair(left_out) / (1 - lean) ** 0.75
+            self._pull = slopes * sample.per_pair(left_out) / (1 - leverage) ** 0.75
             self._spread = self._pull.square()
 
-    def solve(self, responses: Tensor) -> tuple[Tensor, Tensor]:
-        """(R, n, K) deviations from even shares and their standard errors, from (R, D, K)."""
+    def solve(self, responses: Tensor) -> Sampled:
+        """(R, n, K) deviations from even shares, from responses (R, D, K)."""
         response = responses.transpose(0, 1).flatten(1)
         fitted = self._fit @ response
         off = response - self._design @ fitted
-        variance = self._spread.T @ off.square()
+        square = off.square()
+        variance = self._spread.T @ square
+        fourths = self._spread.square().T @ square.square()
+        freedom = degrees_of_freedom(variance, fourths, self._draws, self._fitted)
         if self._pull is not None:
-            parts = zip(self._pull.split(self._counts), off.split(self._counts), strict=True)
-            for pull, own in parts:
+            strata = zip(self._pull.split(self._counts), off.split(self._counts), strict=True)
+            for pull, own in strata:
                 variance -= (pull.T @ own).square() / len(own)
 
-        def by_row(found: Tensor) -> Tensor:
-            return found.unflatten(1, responses.shape[::2]).transpose(0, 1)
-
-        return by_row(self._values.T @ fitted), by_row(variance.clamp_min(0).sqrt())
+        parts = self._values.T @ fitted, variance.clamp_min(0).sqrt(), freedom
+        return Sampled(*(one.unflatten(1, responses.shape[::2]).transpose(0, 1) for one in parts))
 
     def without_more(self, responses: Tensor) -> Tensor:
         """(R, D, K): what the further columns make of responses taken out."""

@@ -1,8 +1,8 @@
-"""Shapley values from walks: players join one by one in an order, and each gets what it adds.
+"""Means over permutations of the players: they join one by one, and each gets what it adds.
 
-An order is walked forwards and backwards, which cancels much of the error, with one row of
-the masker (one row of a background, say) an order. Where the budget does not pay for that with every
-row, some are walked forwards only. Every background row counts the same, however often walked.
+An order is used forwards and backwards, which cancels much of the error, with one background row for
+each order. Where the budget does not pay for that with every background row, some orders are used
+forwards only. Every background row counts the same, however many orders have it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from whyglass.coalition.game.game import Game
 from whyglass.coalition.game.maskers import Masker, coordinates
 from whyglass.coalition.shapley.exact_shapley import MOST
 from whyglass.core.errors import BadInput
+from whyglass.core.standard_errors import Sampled, degrees_of_freedom
 
 ROUND, LEAST_FITTED = 8, 30
+PRIOR = 2
 
 
 def affordable(method: SampledCoalitions, players: int, absent: Masker) -> tuple[int, int]:
@@ -29,7 +31,7 @@ def affordable(method: SampledCoalitions, players: int, absent: Masker) -> tuple
     walks = (method.budget - ends) // cost
     if walks < 4:
         raise BadInput(
-            f"budget {method.budget} does not pay for two pairs of walks through {players} players, "
+            f"budget {method.budget} does not pay for two orders of {players} players both ways, "
             f"which take {ends + 4 * cost} evaluations a row: raise it, or group features with "
             "players= (players=8 makes 8 windows along each axis)"
         )
@@ -37,8 +39,11 @@ def affordable(method: SampledCoalitions, players: int, absent: Masker) -> tuple
     return orders, min(orders, walks - orders)
 
 
-class Walks:
-    """Along each of the orders (U, n), the first ones `both` ways, a few at a time if one `stops`."""
+class Permutations:
+    """Orders (U, n) of the players, the first `both` used both ways.
+
+    They come `size` at a time if `stops`, that is if a row may stop between, else all at once.
+    """
 
     def __init__(
         self,
@@ -61,50 +66,50 @@ class Walks:
         self._evaluations: dict[int, tuple[Evaluations, Tensor]] = {}
 
     def evaluations(self, start: int) -> tuple[Evaluations, Tensor]:
-        """Of a few orders the walks from nobody to everybody, forwards and then backwards.
+        """The coalitions along the next orders, from nobody to everybody: forwards, then backwards.
 
-        With them (W, n) when each player joins on each walk.
+        With them (W, n) the place of each player in each of these W sequences.
         """
         if start not in self._evaluations:
             stop = start + self.size
             rank, n = self.orders[start:stop].argsort(1), self.orders.shape[1]
             back = max(0, min(stop, self._both) - start)
-            joins = torch.cat([rank, n - 1 - rank[:back]])
-            there = joins[:, None] < torch.arange(n + 1)[:, None]
-            background_rows = self.background_rows[start:stop]
-            background_rows = torch.cat(
-                [background_rows, background_rows[:back]]
-            ).repeat_interleave(n + 1)
-            self._evaluations[start] = Evaluations(there.reshape(-1, n), background_rows), joins
+            places = torch.cat([rank, n - 1 - rank[:back]])
+            present = places[:, None] < torch.arange(n + 1)[:, None]
+            rows = self.background_rows[start:stop]
+            rows = torch.cat([rows, rows[:back]]).repeat_interleave(n + 1)
+            self._evaluations[start] = Evaluations(present.reshape(-1, n), rows), places
         return self._evaluations[start]
 
 
-def walk(method: SampledCoalitions, game: Game, walks: Walks) -> Estimate:
-    """Means over walks, their standard errors and the checks.
+def mean_gains(method: SampledCoalitions, game: Game, permutations: Permutations) -> Estimate:
+    """The mean over the orders of what each player adds, with its errors and checks.
 
     Rows stop on their own with a tolerance.
     """
-    count, n = walks.orders.shape
+    count, n = permutations.orders.shape
     active = torch.arange(game.rows)
     gains = torch.zeros(game.rows, count, n, game.full.shape[1], dtype=torch.float64)
-    values, errors = (torch.zeros_like(gains[:, 0]) for _ in range(2))
+    estimate = Sampled(*(torch.zeros_like(gains[:, 0]) for _ in range(3)))
     spots = coordinates(game.masker) if count <= game.background_size else None
-    for start in range(0, count, walks.size):
-        stop = min(start + walks.size, count)
-        evaluations, joins = walks.evaluations(start)
-        steps = game.scores(evaluations, active).unflatten(1, (len(joins), n + 1)).diff(dim=2)
-        added = steps.gather(2, joins[None, ..., None].expand(steps.shape))
-        ahead, back = added.split([stop - start, len(joins) - stop + start], 1)
+    for start in range(0, count, permutations.size):
+        stop = min(start + permutations.size, count)
+        evaluations, places = permutations.evaluations(start)
+        steps = game.scores(evaluations, active).unflatten(1, (len(places), n + 1)).diff(dim=2)
+        added = steps.gather(2, places[None, ..., None].expand(steps.shape))
+        ahead, back = added.split([stop - start, len(places) - stop + start], 1)
         ahead[:, : back.shape[1]].add_(back).div_(2)
         gains[active, start:stop] = ahead
-        so_far, some = walks.background_rows[:stop], gains[active, :stop]
-        times = torch.bincount(so_far, minlength=game.background_size)
-        values[active], errors[active] = (
-            _mean_of_all_rows(some, so_far, times.double())
+        used, known = permutations.background_rows[:stop], gains[active, :stop]
+        times = torch.bincount(used, minlength=game.background_size)
+        part = (
+            _mean_of_all_rows(known, used, times.double())
             if times.all()
-            else _mean_of_used_rows(some, so_far, spots, game.change[active])
+            else _mean_of_used_rows(known, used, spots, game.change[active])
         )
-        active = method.unfinished(values[active], errors[active], active)
+        for whole, own in zip(estimate, part, strict=True):
+            whole[active] = own
+        active = method.unfinished(part.values, part.errors, active)
         if not len(active):
             break
     notes = (
@@ -114,12 +119,10 @@ def walk(method: SampledCoalitions, game: Game, walks: Walks) -> Estimate:
         <= method.budget
         else ()
     )
-    return Estimate(values, errors, (method.precision(values, errors),), notes)
+    return Estimate(*estimate[:2], method.sampling_checks(estimate), notes)
 
 
-def _mean_of_all_rows(
-    gains: Tensor, background_rows: Tensor, times: Tensor
-) -> tuple[Tensor, Tensor]:
+def _mean_of_all_rows(gains: Tensor, background_rows: Tensor, times: Tensor) -> Sampled:
     """Mean over the background rows of the means over their orders, and its standard error.
 
     Once each has two orders, only what differs within one is left to chance. Before that the spread
@@ -127,36 +130,55 @@ def _mean_of_all_rows(
     """
     share = (1 / times / len(times))[background_rows]
     mean = torch.einsum("rpnk,p->rnk", gains, share)
-    about, spare = mean[:, None], len(background_rows) - 1
+    centre, fitted = mean[:, None], 1
     if times.min() > 1:
         own = torch.zeros_like(gains[:, : len(times)])
         own.index_add_(1, background_rows, gains * (share * len(times))[:, None, None])
-        about, spare = own[:, background_rows], len(background_rows) - len(times)
-    spread = (gains - about).square().sum(1) / spare
-    return mean, (spread * share.square().sum()).sqrt()
+        centre, fitted = own[:, background_rows], len(times)
+    variance, freedom = _variance(gains - centre, fitted)
+    return Sampled(mean, (_with_prior(variance, len(share)) * share.square().sum()).sqrt(), freedom)
 
 
 def _mean_of_used_rows(
     gains: Tensor, background_rows: Tensor, spots: Tensor | None, change: Tensor
-) -> tuple[Tensor, Tensor]:
+) -> Sampled:
     """The same where some background rows were not used at all.
 
-    What a player gains is fitted by a line in what it is where it is absent (A, n), and taken at the
-    mean of that. What is still missing of the change (R, K) goes to players by how much is left over.
+    A player's gains are fitted by a line in its coordinate where it is absent (A, n), and taken at the
+    mean of that. What is still missing of the change (R, K) goes to players by their variances.
     """
     count, mean = len(background_rows), gains.mean(1)
-    left, spare, reach = gains - mean[:, None], count - 1, gains.new_zeros(gains.shape[2])
+    residual, fitted, reach = gains - mean[:, None], 1, gains.new_zeros(gains.shape[2])
     if spots is not None and count >= LEAST_FITTED:
-        way = spots[background_rows]
-        away = spots.mean(0) - way.mean(0)
-        way = way - way.mean(0)
-        square = way.square().sum(0)
+        used = spots[background_rows]
+        away = spots.mean(0) - used.mean(0)
+        used = used - used.mean(0)
+        square = used.square().sum(0)
         inverse = torch.where(square > 0, 1 / square, 0.0)
-        slope = torch.einsum("rpnk,pn->rnk", left, way * inverse)
+        slope = torch.einsum("rpnk,pn->rnk", residual, used * inverse)
         mean = mean + slope * away[:, None]
-        left, spare, reach = left - way[..., None] * slope[:, None], count - 2, away**2 * inverse
-    left = left.square().sum(1) / spare
-    total = left.sum(1, keepdim=True)
-    off = change - mean.sum(1)
-    mean = mean + off[:, None] * torch.where(total > 0, left / total, 0.0)
-    return mean, (left * (1 / count + reach)[:, None]).sqrt()
+        residual, fitted, reach = residual - used[..., None] * slope[:, None], 2, away**2 * inverse
+    variance, freedom = _variance(residual, fitted)
+    total = variance.sum(1, keepdim=True)
+    missing = change - mean.sum(1)
+    mean = mean + missing[:, None] * torch.where(total > 0, variance / total, 0.0)
+    return Sampled(
+        mean, (_with_prior(variance, count) * (1 / count + reach)[:, None]).sqrt(), freedom
+    )
+
+
+def _variance(residual: Tensor, fitted: int) -> tuple[Tensor, Tensor]:
+    """(R, n, K) variances of residuals (R, P, n, K), and their degrees of freedom."""
+    square = residual.square()
+    total, fourths = square.sum(1), square.square().sum(1)
+    freedom = degrees_of_freedom(total, fourths, residual.shape[1], fitted)
+    return total / (residual.shape[1] - fitted), freedom
+
+
+def _with_prior(variance: Tensor, count: int) -> Tensor:
+    """Variances (R, n, K) as if of two more orders, as large as those of all players on average.
+
+    A player whose gains are rare may have shown none of them yet. Agresti & Coull (1998) add two to
+    each count for the same reason.
+    """
+    return variance + PRIOR / count * variance.mean(1, keepdim=True)

@@ -12,7 +12,7 @@ from whyglass.coalition.game.evaluations import cached_plan
 from whyglass.coalition.game.game import Game
 from whyglass.coalition.game.maskers import Masker
 from whyglass.coalition.game.players import FeatureGroups
-from whyglass.coalition.shapley.permutation_sampler import Walks, affordable, walk
+from whyglass.coalition.shapley.permutation_sampler import Permutations, affordable, mean_gains
 from whyglass.core.paper import Paper
 
 
@@ -58,16 +58,20 @@ class PermutationShapley(SampledCoalitions):
     def estimate(self, game: Game) -> Estimate:
         orders, both = affordable(self, game.n, game.masker)
         n, stops = game.n, self.tol is not None
-        return walk(
+        return mean_gains(
             self,
             game,
-            walks(2 * n * n * orders, n, game.background_size, orders, both, self.seed, stops),
+            permutations(
+                2 * n * n * orders, n, game.background_size, orders, both, self.seed, stops
+            ),
         )
 
 
 @cached_plan
-def walks(n: int, background_size: int, count: int, both: int, seed: int, stops: bool) -> Walks:
+def permutations(
+    n: int, background_size: int, count: int, both: int, seed: int, stops: bool
+) -> Permutations:
     """Along random orders."""
     generator = torch.Generator().manual_seed(seed)
     orders = torch.stack([torch.randperm(n, generator=generator) for _ in range(count)])
-    return Walks(orders, both, background_size, generator, stops)
+    return Permutations(orders, both, background_size, generator, stops)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -12,7 +12,7 @@ from whyglass.coalition.coalition_method import TOLERANCE, Estimate, SampledCoal
 from whyglass.coalition.game.game import Game
 from whyglass.coalition.game.maskers import Masker, Replace
 from whyglass.coalition.game.players import FeatureGroups
-from whyglass.coalition.shapley.permutation_sampler import Walks, walk
+from whyglass.coalition.shapley.permutation_sampler import Permutations, mean_gains
 from whyglass.core.baseline import Baseline, background
 from whyglass.core.checks import completeness
 from whyglass.core.errors import BadInput
@@ -21,6 +21,7 @@ from whyglass.core.inputs import Leaves
 from whyglass.core.method import Axiom, BaselineIs
 from whyglass.core.paper import Paper
 from whyglass.core.scorer import Scorer
+from whyglass.core.standard_errors import sampled_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,23 +104,18 @@ class QII(SampledCoalitions):
         orders = torch.stack(
             [torch.randperm(game.n, generator=generator) for _ in range(game.background_size)]
         )
-        found = walk(
-            self,
-            game,
-            Walks(
-                orders, game.background_size, game.background_size, generator, self.tol is not None
-            ),
-        )
-        gap = completeness((found.values,), game.full, game.empty, TOLERANCE)
-        return Estimate(found.values, found.errors, (gap, *found.checks))
+        draws, stops = game.background_size, self.tol is not None
+        estimate = mean_gains(self, game, Permutations(orders, draws, draws, generator, stops))
+        gap = completeness((estimate.values,), game.full, game.empty, TOLERANCE)
+        return replace(estimate, checks=(gap, *estimate.checks))
 
     def _unary(self, game: Game) -> Estimate:
-        gains = game.full[:, None, None] - game.without()
-        values = gains.mean(2)
         assert isinstance(game.masker, Independent)
-        exact = game.masker.whole
-        errors = torch.zeros_like(values) if exact else gains.std(2) / game.background_size**0.5
-        return Estimate(values, errors, (self.precision(values, errors),))
+        mean = sampled_mean(game.full[:, None, None] - game.without(), 2)
+        if game.masker.whole:
+            zeros = torch.zeros_like(mean.values)
+            mean = mean._replace(errors=zeros, freedom=zeros + torch.inf)
+        return Estimate(mean.values, mean.errors, self.sampling_checks(mean))
 
 
 @dataclass

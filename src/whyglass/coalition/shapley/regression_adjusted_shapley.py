@@ -16,6 +16,7 @@ from whyglass.coalition.shapley.paired_sampling import Sample, sampled
 from whyglass.coalition.shapley.product_kernel import Regression, tuned
 from whyglass.core.method import Axiom
 from whyglass.core.paper import Paper
+from whyglass.core.standard_errors import Sampled, degrees_of_freedom
 
 MOST_TOGETHER = 500
 
@@ -70,28 +71,28 @@ class RegressionAdjustedShapley(PairedCoalitions):
     def estimate(self, game: Game) -> Estimate:
         n = game.n
         values = (game.change / n)[:, None].repeat(1, n, 1)
-        errors = torch.zeros_like(values)
+        estimate = Sampled(values, torch.zeros_like(values), values + torch.inf)
         active = torch.arange(game.rows)
-        weights, (here, absent) = (1.0,) * (game.n // 2), _spots(game)
+        weights, (here, absent) = (1.0,) * (game.n // 2), _coordinates(game)
         for pairs in self.stages(game.n, game.masker):
             drawn, evaluations = sampled(
                 game.n * pairs, game.n, game.background_size, pairs, weights, self.seed
             )
             scores = game.scores(evaluations, active)
             for place, row in enumerate(active.tolist()):
-                spots = torch.cat([here[row : row + 1], absent])
+                points = torch.cat([here[row : row + 1], absent])
                 for k in range(scores.shape[2]):
                     ends = torch.cat([game.full[row, k : k + 1], game.empties[row, :, k]])
-                    values[row, :, k], errors[row, :, k] = adjusted(
-                        drawn, scores[place, :, k], ends, spots
-                    )
-            active = self.unfinished(values[active], errors[active], active)
+                    part = adjusted(drawn, scores[place, :, k], ends, points)
+                    for whole, own in zip(estimate, part, strict=True):
+                        whole[row, :, k] = own
+            active = self.unfinished(estimate.values[active], estimate.errors[active], active)
             if not len(active):
                 break
-        return Estimate(values, errors, (self.precision(values, errors),))
+        return Estimate(*estimate[:2], self.sampling_checks(estimate))
 
 
-def _spots(game: Game) -> tuple[Tensor, Tensor]:
+def _coordinates(game: Game) -> tuple[Tensor, Tensor]:
     """Coordinates of the players: present (B, n), and absent, for each background row (A, n)."""
     absent = coordinates(game.masker)
     if absent is not None:
@@ -101,8 +102,8 @@ def _spots(game: Game) -> tuple[Tensor, Tensor]:
     ).double()
 
 
-def adjusted(sample: Sample, scores: Tensor, ends: Tensor, spots: Tensor) -> tuple[Tensor, Tensor]:
-    """(n,) values and standard errors from scores (2 D,) of the pairs and (1 + A,) of the ends."""
+def adjusted(sample: Sample, scores: Tensor, ends: Tensor, spots: Tensor) -> Sampled:
+    """(n,) values from scores (2 D,) of the pairs and (1 + A,) of the ends."""
     pairs = len(sample.members)
     known = torch.cat([scores, ends])
     spread = known.std()
@@ -114,19 +115,19 @@ def adjusted(sample: Sample, scores: Tensor, ends: Tensor, spots: Tensor) -> tup
     )
     if bool((drawn == 1).all()):
         said = _said(sample, known[: 2 * pairs], known[2 * pairs :])
-        return (share * said).sum(0) * scale, torch.zeros_like(said[0])
+        exact = (share * said).sum(0) * scale
+        return Sampled(exact, torch.zeros_like(exact), exact + torch.inf)
     inside, outside, together = _surrogate(sample, known, spots)
     # For the pairs that were not drawn speak those that were, each as left out.
-    found = (share * (drawn * inside + (1 - drawn) * outside)).sum(0)
+    values = (share * (drawn * inside + (1 - drawn) * outside)).sum(0)
     weight = share * (1 - drawn)
-    variance = torch.zeros_like(found)
-    for part, times in zip(
-        outside.split(sample.counts), (weight * share).split(sample.counts), strict=True
-    ):
-        if len(part) > 1:
-            variance += times.sum() * part.var(0)
-    variance += _shared(weight * _ways(sample), together)
-    return found * scale, variance.clamp_min(0).sqrt() * scale
+    centred = torch.cat([part - part.mean(0) for part in outside.split(sample.counts)])
+    fewer = sample.per_pair([count / max(count - 1, 1) for count in sample.counts])
+    squares = weight * share * fewer * centred.square()
+    variance = squares.sum(0) + _shared(weight * _ways(sample), together)
+    left_to_chance = int((weight > 0).sum())
+    freedom = degrees_of_freedom(squares.sum(0), squares.square().sum(0), left_to_chance)
+    return Sampled(values * scale, variance.clamp_min(0).sqrt() * scale, freedom)
 
 
 def _ways(sample: Sample) -> Tensor:
