@@ -188,16 +188,28 @@ def method_class(name: str) -> type[Method]:
     raise BadInput(f"there is no method {name!r}; there are {', '.join(METHODS)}")
 
 
+def method_and_settings(name: str) -> tuple[type[Method], dict[str, Any]]:
+    """The method class of a name and the settings that it stands for: a preset of LRP's rule has one.
+
+    Raises:
+        BadInput: as `method_class`.
+    """
+    presets = {_spelling(preset): preset for preset in PRESETS}
+    if _spelling(name) in presets:
+        return LRP, {"rule": presets[_spelling(name)]}
+    return method_class(name), {}
+
+
 def make_method(method: str | type[Method], settings: dict[str, Any]) -> Method:
-    """A method, by name or class, with these settings; a preset of LRP's rule is a name, too.
+    """A method, by name or class, with these settings.
 
     Raises:
         BadInput: no method has that name, or it has no such setting.
     """
-    presets = {_spelling(preset): preset for preset in PRESETS}
-    if isinstance(method, str) and _spelling(method) in presets:
-        method, settings = LRP, {"rule": presets[_spelling(method)]} | settings
-    cls: Any = method_class(method) if isinstance(method, str) else method
+    cls: Any = method
+    if isinstance(method, str):
+        cls, implied = method_and_settings(method)
+        settings = implied | settings
     if not (isinstance(cls, type) and issubclass(cls, Method)):
         raise BadInput(
             f"method must be a name of whyglass.METHODS, a method or its class, not {method!r}"
@@ -221,9 +233,8 @@ def _instead(setting: str, known: Sequence[str]) -> str:
     names = [*known, *call]
     meant = [name for name in SYNONYMS.get(setting, ()) if name in names][:1]
     meant = meant or difflib.get_close_matches(setting, names, 1, 0.75)
-    if meant:
-        return f"did you mean {meant[0]}=?"
-    return f"it has {', '.join(known)}" if known else "it has none"
+    have = f"it has {', '.join(known)}" if known else "it has none"
+    return f"did you mean {meant[0]}=? ({have})" if meant else have
 
 
 def table() -> list[dict[str, str]]:
@@ -231,6 +242,7 @@ def table() -> list[dict[str, str]]:
     return [
         {
             "name": name,
+            "aliases": ", ".join(alias for alias, known in ALIASES.items() if known == name),
             "family": cls.family,
             "shows": cls.shows,
             "needs": ", ".join(cls.needs) or "scores only",

@@ -156,6 +156,21 @@ def test_report_leaves_out_what_would_not_fit(
     assert "1 more input is left out" in page.read_text()
 
 
+def test_methods_by_other_names(run: Run, photos: Path) -> None:
+    """An alias, a preset of LRP's rule; `--set` knows both names of a method."""
+    code, out, err = run(
+        "explain", photos / "a.png", *TINY, "-M", "ig", "-M", "EpsilonPlus", "-M", "saliency",
+        "--set", "integrated-gradients.steps=8", "--set", "ig.rule=midpoint",
+        "--set", "lrp.bias=share", "--json",
+    )  # fmt: skip
+    assert code in (0, 4), err
+    first, second, _ = json.loads(out)["photos"][0]["explanations"]
+    assert first["method"] == "integrated-gradients"
+    assert (first["settings"]["steps"], first["settings"]["rule"]) == (8, "midpoint")
+    assert second["method"] == "lrp"
+    assert (second["settings"]["rule"], second["settings"]["bias"]) == ("epsilon-plus", "share")
+
+
 def test_methods_table_is_the_catalogue(run: Run) -> None:
     code, out, _ = run("methods")
     assert code == 0

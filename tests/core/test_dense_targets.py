@@ -173,6 +173,10 @@ def test_a_box_is_the_logit_of_its_class() -> None:
         f"{names.class_names[c]} in box 2"
         for c in winners.tolist()  # pyright: ignore[reportOptionalSubscript]
     ]
+    detected = {"class_names": ["cat", "dog", "car"]}
+    for c, name in enumerate(["cat", "dog", "car", "no object"]):
+        assert detect(Box(3, c), legend=detected)[0].targets[0] == [f"{name} in box 3"]
+    assert detect(Box(3, 1), legend={"class_names": ["cat"]})[0].targets[0] == ["1 in box 3"]
     each, _ = detect(Box([4, 0, 2]))
     torch.testing.assert_close(each.score, logits[range(3), [4, 0, 2]].amax(1))
 

@@ -13,7 +13,7 @@ import click
 import torch
 from torch import Tensor
 
-from whyglass.catalogue import make_method, method_class
+from whyglass.catalogue import make_method, method_and_settings
 from whyglass.core import guards
 from whyglass.core.baseline import Background, Baseline
 from whyglass.core.errors import BadInput, MissingExtra
@@ -198,7 +198,8 @@ def _players(text: str) -> int | Superpixels:
 def _methods(
     names: Sequence[str], settings: Sequence[str], seed: int, players: int | Superpixels
 ) -> list[Method]:
-    known = {name: {field.name for field in fields(method_class(name))} for name in names}
+    classes = {name: method_and_settings(name)[0] for name in names}
+    known = {name: {field.name for field in fields(cls)} for name, cls in classes.items()}
     values: dict[str, dict[str, Any]] = {
         name: {k: v for k, v in {"seed": seed, "players": players}.items() if k in known[name]}
         for name in names
@@ -208,7 +209,9 @@ def _methods(
         scope, _, key = path.rpartition(".")
         if not equals or not key:
             raise click.UsageError(f"--set {setting!r} must be KEY=VALUE or METHOD.KEY=VALUE")
-        users = [name for name in names if scope in ("", name) and key in known[name]]
+        users = [
+            name for name in names if scope in ("", name, classes[name].name) and key in known[name]
+        ]
         if not users:
             raise click.UsageError(
                 f"--set {setting!r}: none of the chosen methods has a setting {key!r}"

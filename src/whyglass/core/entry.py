@@ -76,7 +76,8 @@ class IndexEntry(Entry):
     def bind(self, output: Tensor, rows: Rows) -> None:
         axes = output.shape[1:]
         self._single = math.prod(axes) == 1
-        self._named = len(axes) > 0 and len(self.names) == axes[-1]
+        # A detector has a class "no object" after those that have names.
+        self._named = len(axes) > 0 and 0 <= axes[-1] - len(self.names) <= self.box
         if len(axes) == 1:
             require_names(self.names, axes[0])
         if self.box and len(axes) != 2:
@@ -141,7 +142,9 @@ class IndexEntry(Entry):
             # Of two names for one logit the second is that of a positive one.
             return self.names[-1] if 1 <= len(self.names) <= 2 else "output"
         place = [int(part) for part in self.index[row].reshape(-1)]
-        last = self.names[place[-1]] if self._named else str(place[-1])
+        last = str(place[-1])
+        if self._named:
+            last = self.names[place[-1]] if place[-1] < len(self.names) else "no object"
         if self.box:
             return f"{last} in box {place[0]}"
         return ", ".join([*map(str, place[:-1]), last])
