@@ -143,7 +143,7 @@ class Bench:
                     result = self.model(packed)
                 if gradient:
                     score = _tensor(result, self.family.output).sum()
-                    wanted = [p for p in self.model.parameters() if p.is_floating_point()][:1]
+                    wanted = [p for p in self.model.parameters() if p.requires_grad][:1]
                     torch.autograd.grad(score, wanted, allow_unused=True)
             return (time.perf_counter() - start) / rows
 

@@ -113,11 +113,12 @@ class StateInPlace(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = F.silu(self.into(x))
         delta, decay = F.softplus(self.step(x)), -torch.exp(self.A_log)
-        state, outputs = x.new_zeros(len(x), 8, 5), x.new_zeros(x.shape)
+        cache, outputs = x.new_zeros(len(x), 8, 5), x.new_zeros(x.shape)
         for t in range(x.shape[1]):
             gate = torch.exp(delta[:, t, :, None] * decay)
-            new = state * gate + (delta[:, t] * x[:, t])[..., None] * self.b(x[:, t])[:, None]
-            state.copy_(new)
+            drive = (delta[:, t] * x[:, t])[..., None] * self.b(x[:, t])[:, None]
+            state = cache.clone() * gate + drive
+            cache.copy_(state)
             outputs[:, t] = (state * self.c(x[:, t])[:, None]).sum(-1)
         return self.head(outputs.mean(1))
 
