@@ -27,6 +27,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from benchmarks import architectures_page
 from tests.zoo.families import FAMILIES, Family
@@ -57,6 +58,7 @@ class Outcome:
     completeness gap, or that of conservation for the methods of relevance, the worst row; `absorbed`
     the share of the score that the notes say did not arrive, and `unaccounted` what is neither in the
     values nor in the notes, both over the batch. `ratio` is the time over that of as many plain passes.
+    `narrowed` says that the network itself computes a part in float32, whatever its weights are.
     """
 
     family: str
@@ -68,6 +70,7 @@ class Outcome:
     absorbed: float | None = None
     unaccounted: float | None = None
     ratio: float | None = None
+    narrowed: bool = False
 
     def line(self) -> str:
         """For the terminal."""
@@ -118,6 +121,23 @@ def cheap(kind: type[Method]) -> Method:
     return kind(**{name: value for name, value in CHEAP.items() if name in known})
 
 
+class Narrowing(TorchFunctionMode):
+    """Sees whether a network takes float64 to a narrower type."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = False
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor) and result.dtype in {torch.float32, torch.bfloat16}:
+            wide = (isinstance(a, Tensor) and a.dtype == torch.float64 for a in args)
+            self.seen = self.seen or any(wide)
+        return result
+
+
 class Bench:
     """One family's network, and what plain passes of it take."""
 
@@ -126,6 +146,9 @@ class Bench:
         self.model, self.inputs = family.make(), family.batch()
         self.change: Tensor | None = None
         with limited(limit):
+            with Narrowing() as mode:
+                self._plain(False)
+            self.narrowed = mode.seen
             self.forward, self.backward = self._plain(False), self._plain(True)
 
     def _plain(self, gradient: bool) -> float:
@@ -194,7 +217,8 @@ class Bench:
             self.change = answer.score - answer.baseline_score
         if answer.method == "deeplift" and self.change is not None:
             # Against the model's own scores at both ends, not those that came with the pass.
-            figures["gap"] = float(completeness_gap(values, self.change).max())
+            rounding = torch.finfo(torch.float64).eps * answer.score.double().abs()
+            figures["gap"] = float(completeness_gap(values, self.change, rounding).max())
         elif "completeness" in checks:
             figures["gap"] = checks["completeness"]
         elif "conservation" in checks:
@@ -203,7 +227,13 @@ class Bench:
             absorbed = sum(float(share) / 100 for note in stated for share in SHARE.findall(note))
             arrived = float(sum(value.sum() for value in values) / answer.score.sum())
             figures |= {"absorbed": absorbed, "unaccounted": abs(1 - arrived - absorbed)}
-        return Outcome(**label, result="answered", verdict=answer.verdict, **figures)
+        return Outcome(
+            **label,
+            result="answered",
+            verdict=answer.verdict,
+            narrowed=self.narrowed,
+            **figures,
+        )
 
 
 def _tensor(result: Any, output: Any) -> Tensor:
@@ -258,7 +288,7 @@ def main() -> None:
         "--family", nargs="+", choices=FAMILIES, default=list(FAMILIES), metavar="NAME"
     )
     parser.add_argument("--method", nargs="+", choices=DIFFERENTIABLE, default=DIFFERENTIABLE)
-    parser.add_argument("--limit", type=float, default=20.0, help="seconds a case may take")
+    parser.add_argument("--limit", type=float, default=15.0, help="seconds a case may take")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--json", type=Path, help="write every outcome here as well")
     chosen = parser.parse_args()

@@ -56,7 +56,9 @@ READING = """## How to read it
 
 complete
 : the values add up to the change of score from baseline to input, to 1e-6 of it. For DeepLIFT the
-  change is that of two plain forward passes. Where they do not, the gap is shown.
+  change is that of two plain forward passes. Where they do not, the gap is shown; *float32 inside*
+  marks networks that compute norms or attention in float32 whatever their weights are, whose own
+  scores are not known better.
 
 conserved
 : the relevance that arrived is the score, to 1%. *Absorbed 31%* is what the explanation's notes say
@@ -99,6 +101,8 @@ class Row(Protocol):
     def unaccounted(self) -> float | None: ...
     @property
     def ratio(self) -> float | None: ...
+    @property
+    def narrowed(self) -> bool: ...
 
 
 class Sentences:
@@ -150,7 +154,8 @@ def exactness(rows: Sequence[Row]) -> str:
     first = rows[0]
     if first.method in COMPLETE:
         worst = max(row.gap or 0.0 for row in rows)
-        return "complete" if worst <= EXACT else f"gap {worst:.0e}"
+        inside = " (float32 inside)" if first.narrowed else ""
+        return "complete" if worst <= EXACT else f"gap {worst:.0e}{inside}"
     if first.method != "lrp":
         return "yes"
     if first.gap is not None and first.gap <= CONSERVED:

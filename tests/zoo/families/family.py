@@ -63,7 +63,7 @@ def randomise(model: nn.Module) -> None:
         kind = type(module).__name__
         for name, parameter in module.named_parameters(recurse=False):
             if any(norm in kind for norm in NORMS) and name == "weight":
-                parameter.add_(0.1 * torch.randn_like(parameter))
+                parameter.copy_(1 + 0.1 * torch.randn_like(parameter))
             elif name.endswith("bias"):
                 parameter.copy_(0.1 * torch.randn_like(parameter))
             elif "Embedding" in kind:

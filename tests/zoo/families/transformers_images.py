@@ -253,7 +253,7 @@ FAMILIES = (
         "image transformers",
         "PerceiverForImageClassificationLearned",
         "perceiver",
-        named(inputs=floats(3, 16, 16)),
+        named(inputs=floats(3, 8, 8)),
         {
             "num_latents": 4,
             "d_latents": 16,
@@ -261,7 +261,7 @@ FAMILIES = (
             "num_self_attends_per_block": 1,
             "num_self_attention_heads": 2,
             "num_cross_attention_heads": 2,
-            "image_size": 16,
+            "image_size": 8,
             "num_labels": 3,
         },
         output="logits",

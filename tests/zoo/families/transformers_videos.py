@@ -49,15 +49,6 @@ FAMILIES = (
         target=1,
     ),
     other(
-        "ViLT",
-        "images with text",
-        "ViltForQuestionAnswering",
-        "vilt",
-        named(input_ids=ids(), pixel_values=floats(3, 16, 16)),
-        VIT | TEXT | {"num_labels": 3, "max_image_length": 16, "modality_type_vocab_size": 2},
-        output="logits",
-    ),
-    other(
         "VisualBERT",
         "images with text",
         "VisualBertForQuestionAnswering",
