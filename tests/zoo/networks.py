@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,8 @@ from torch.nn import functional as F
 
 from tests.zoo.vit import VisionTransformer
 
+# Where the contract tests run; `benchmarks/device.py` sets it.
+DEVICE = torch.device(os.environ.get("WHYGLASS_TEST_DEVICE", "cpu"))
 Style = Literal["module", "functional", "reused", "in-place"]
 Inputs = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
 
@@ -256,7 +259,7 @@ class Network:
         """The network in eval mode; the global generator is left as it was."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = self.module().eval().to(dtype)
+            model = self.module().eval().to(DEVICE, dtype)
         # Larger weights than by default, so that kinks matter and rows differ in their class.
         for module in model.modules():
             if isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d):
@@ -272,10 +275,11 @@ class Network:
             if name == "mask":
                 mask = torch.zeros(rows, *shape, dtype=torch.bool)
                 mask[:, -2:] = torch.rand(rows, 2, generator=generator) > 0.5
-                return mask
+                return mask.to(DEVICE)
             if self.at is not None:
-                return torch.randint(0, 11, (rows, *shape), generator=generator)
-            return torch.randn(rows, *shape, generator=generator, dtype=torch.float64).to(dtype)
+                return torch.randint(0, 11, (rows, *shape), generator=generator).to(DEVICE)
+            drawn = torch.randn(rows, *shape, generator=generator, dtype=torch.float64)
+            return drawn.to(DEVICE, dtype)
 
         if isinstance(self.shapes, dict):
             return {name: one(name, shape) for name, shape in self.shapes.items()}
@@ -303,32 +307,17 @@ _NETWORKS = (
     Network("mlp-in-place", lambda: MLP("in-place"), ((5,),), 4, layer="first", respelled=True),
     Network("in-place-first", lambda: MLP("in-place", relu_first=True), ((5,),), 4, layer="first"),
     Network("gap-cnn", GlobalPoolCNN, IMAGE, 4, layer="conv2", pools_globally=True),
-    Network(
-        "gap-cnn-functional",
-        lambda: GlobalPoolCNN("functional"),
-        IMAGE,
-        4,
-        layer="conv2",
-        pools_globally=True,
-        respelled=True,
-    ),
-    Network(
-        "gap-cnn-reused",
-        lambda: GlobalPoolCNN("reused"),
-        IMAGE,
-        4,
-        layer="conv2",
-        pools_globally=True,
-        respelled=True,
-    ),
-    Network(
-        "gap-cnn-in-place",
-        lambda: GlobalPoolCNN("in-place"),
-        IMAGE,
-        4,
-        layer="conv2",
-        pools_globally=True,
-        respelled=True,
+    *(
+        Network(
+            f"gap-cnn-{style}",
+            lambda style=style: GlobalPoolCNN(style),
+            IMAGE,
+            4,
+            layer="conv2",
+            pools_globally=True,
+            respelled=True,
+        )
+        for style in get_args(Style)[1:]
     ),
     Network("residual", Residual, IMAGE, 4, layer="stem", pools_globally=True),
     Network("relu6", relu6_cnn, IMAGE, 4, layer="2"),
