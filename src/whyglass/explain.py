@@ -11,11 +11,12 @@ from whyglass.coalition.shapley.permutation_shapley import PermutationShapley
 from whyglass.core.baseline import Baseline
 from whyglass.core.errors import BadInput
 from whyglass.core.explanation import Explanation
-from whyglass.core.guards import BlackBox, Selector
+from whyglass.core.guards import Selector
 from whyglass.core.inputs import Inputs
 from whyglass.core.layer import At
 from whyglass.core.legend import Legend
 from whyglass.core.method import Method
+from whyglass.core.numpy_model import BlackBox, as_model
 from whyglass.core.target import Target
 from whyglass.gradient.integrated_gradients import IntegratedGradients
 
@@ -56,9 +57,9 @@ def explain(
     notes: tuple[str, ...] = ()
     if method is None:
         method = IntegratedGradients
-        if isinstance(model, BlackBox):
+        if isinstance(as_model(model), BlackBox):
             method = PermutationShapley
-            kind = type(model).__name__
+            kind = type(as_model(model)).__name__
             notes = (f"{kind} gives no gradients, so the method is permutation-shapley",)
     if not isinstance(method, Method):
         method = make_method(method, settings)

@@ -200,7 +200,7 @@ class TestForm:
         [
             (None, ["inputs", "NoneType"]),
             ([[1.0, 2.0]], ["inputs", "tensor", "list"]),
-            (np.ones((1, 5)), ["inputs", "tensor", "ndarray"]),
+            (np.array([["a"]]), ["inputs", "tensor", "ndarray"]),
             ((), ["inputs", "tuple"]),
             ({}, ["inputs", "dict"]),
             ((torch.ones(1, 5), None), ["inputs[1]", "tensor", "NoneType"]),
@@ -374,11 +374,18 @@ class TestSettings:
 
 
 class TestOutput:
-    @pytest.mark.parametrize("network", ["dict-output", "tuple-output", "dataclass-output"])
-    def test_no_tensor_and_no_selector(self, network: str) -> None:
-        parts = {"tuple-output": ["0", "1"]}.get(network, ["'loss'", "'logits'"])
+    @pytest.mark.parametrize(
+        ("several", "parts"),
+        [
+            (lambda y: {"first": y, "second": y}, ["'first'", "'second'"]),
+            (lambda y: (y, y), ["0", "1"]),
+            (lambda y: {"loss": None}, ["'loss'"]),
+        ],
+    )
+    def test_no_sensible_part_and_no_selector(self, several: Any, parts: list[str]) -> None:
+        inner: Any = mlp()
         with refused("output=", *parts):
-            Saliency()(ZOO[network].make(), x())
+            Saliency()(lambda given: several(inner(given)), x())
 
     def test_a_part_that_is_not_there(self) -> None:
         with refused("output='logit'", "'loss'", "'logits'"):

@@ -323,7 +323,8 @@ def test_no_hook_is_left_after_an_interrupt(error: type[BaseException], call: in
         with pytest.raises(error):
             make("smoothgrad")(model, inputs, at=at, target=0, batch_size=3)
         assert hooks(model) == before
-        assert passes == call
+        # After an error of the model two passes more tell whether inputs lack their batch axis.
+        assert passes == call if error is not RuntimeError else call <= passes <= call + 2
 
 
 def test_two_threads_explain_different_calls_at_once() -> None:

@@ -224,6 +224,11 @@ def resolve(baseline: Baseline, scorer: Scorer, integers: Collection[int] = ()) 
     if baseline is None or isinstance(baseline, int | float):
         if isinstance(baseline, bool) or not math.isfinite(baseline or 0.0):
             raise BadInput(f"baseline {baseline!r} must be a finite number")
+        if baseline and scorer.embeds_tokens:
+            raise BadInput(
+                f"baseline {baseline!r} would be a constant of the embedding: for a token give its id "
+                "in the form of the inputs, for example torch.full_like(ids, 0)"
+            )
         if integers and not isinstance(baseline, int):
             raise _no_integers(baseline, scorer, integers)
         return tuple(

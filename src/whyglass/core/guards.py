@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from whyglass.core.errors import BadInput, Unsupported
 from whyglass.core.inputs import Leaves, Structure, differentiable, require_finite
 from whyglass.core.layer import Layer
+from whyglass.core.numpy_model import BlackBox, tensor_of
 
 Selector = str | int | Callable[[Any], Tensor] | Layer | None
 
@@ -30,11 +31,8 @@ _NORM = nn.modules.batchnorm._NormBase  # pyright: ignore[reportPrivateUsage]  i
 _QUANTISED = ("torch.ao.nn.quantized", "torch.nn.quantized")
 
 
-class BlackBox(ABC):
-    """A model that gives scores and no gradients."""
-
-    @abstractmethod
-    def __call__(self, inputs: Tensor) -> Tensor: ...
+class WrongOutput(BadInput):
+    """The output of the model cannot be scored as it is."""
 
 
 def check_call(
@@ -42,13 +40,13 @@ def check_call(
 ) -> None:
     """Refuse a model and inputs that cannot give a right answer."""
     if not callable(model):
-        raise BadInput(f"model must be a torch.nn.Module or a callable, not {type(model).__name__}")
+        way = "pass its predict_proba or predict" if hasattr(model, "predict") else "pass one"
+        raise BadInput(
+            f"model must be a torch.nn.Module or a callable, not {type(model).__name__}: {way}"
+        )
     if gradient:
         if isinstance(model, BlackBox):
-            raise Unsupported(
-                f"{type(model).__name__} gives scores and no gradients, which this method needs: "
-                "choose one that `whyglass methods` lists without needs"
-            )
+            raise no_gradients(type(model).__name__)
         if torch.is_inference_mode_enabled():
             raise BadInput(
                 "gradients do not exist under torch.inference_mode(): leave it, or use "
@@ -59,7 +57,7 @@ def check_call(
         if at_input and not any(map(differentiable, leaves)):
             raise BadInput(
                 f"{structure.label(0)} is {leaves[0].dtype}, which has no gradient: "
-                "for tokens explain the embedding with at='name.of.embedding', "
+                f"for tokens explain the embedding with at={_embedding_name(model)!r}, "
                 "for numbers pass inputs.float()"
             )
     if isinstance(model, nn.Module):
@@ -69,8 +67,49 @@ def check_call(
         require_finite(leaf, structure.label(index))
 
 
+def no_gradients(model: str) -> Unsupported:
+    """The error for a method that needs gradients, which this kind of model has not."""
+    return Unsupported(
+        f"{model} gives scores and no gradients, which this method needs: "
+        'method="permutation-shapley" explains it, and so do kernel-shap, lime and occlusion'
+    )
+
+
+def token_embedding(model: Callable[..., Any], leaves: Leaves) -> nn.Module | None:
+    """The embedding of a model as in transformers, where the inputs are token ids.
+
+    Floats of the shape of an integer input, an attention mask say, describe the tokens.
+    """
+    of_integers = [leaf.shape for leaf in leaves if not differentiable(leaf)]
+    if not of_integers or any(
+        differentiable(leaf) and leaf.shape not in of_integers for leaf in leaves
+    ):
+        return None
+    try:
+        embedding = cast("Any", model).get_input_embeddings()
+    except (AttributeError, NotImplementedError):
+        return None
+    return embedding if isinstance(embedding, nn.Embedding) else None
+
+
+def _embedding_name(model: Callable[..., Any]) -> str:
+    modules = model.named_modules() if isinstance(model, nn.Module) else ()
+    names = (name for name, module in modules if isinstance(module, nn.Embedding))
+    return next(names, "name.of.embedding")
+
+
+def float_type(model: Callable[..., Any]) -> torch.dtype | None:
+    """The type of the parameters of a module, where it has any of floats."""
+    parameter = _float_parameter(model) if isinstance(model, nn.Module) else None
+    return None if parameter is None else parameter.dtype
+
+
+def _float_parameter(model: nn.Module) -> Tensor | None:
+    return next((p for p in model.parameters() if p.is_floating_point()), None)
+
+
 def _refuse_misfit(model: nn.Module, leaves: Leaves, structure: Structure) -> None:
-    parameter = next((p for p in model.parameters() if p.is_floating_point()), None)
+    parameter = _float_parameter(model)
     if parameter is None:
         return
     for index, leaf in enumerate(leaves):
@@ -110,11 +149,13 @@ def _depends_on_training(module: nn.Module) -> bool:
     return isinstance(module, _NORM)
 
 
-def select(output: Any, selector: Selector) -> Tensor:
-    """The tensor of a model's output."""
+def select(output: Any, selector: Selector, gradient: bool = False) -> Tensor:
+    """The tensor of a model's output; without a selector the one that `sensible_part` names."""
     chosen = output
     if isinstance(selector, Layer):
         selector = None
+    if selector is None:
+        selector = sensible_part(output)
     if callable(selector):
         chosen = selector(output)
     elif selector is not None:
@@ -127,16 +168,42 @@ def select(output: Any, selector: Selector) -> Tensor:
         chosen = fields[selector]
     if isinstance(chosen, Tensor):
         return chosen
+    if isinstance(chosen, np.ndarray):
+        if gradient:
+            raise no_gradients("a function that returns numpy arrays")
+        return tensor_of(cast("np.ndarray[Any, Any]", chosen))
     fields = _fields(chosen)
     if fields is None:
-        raise BadInput(
+        raise WrongOutput(
             f"the model returned {type(chosen).__name__}, not a tensor: "
             "pass output=callable that picks one"
         )
-    raise BadInput(
+    raise WrongOutput(
         f"the model returned {type(chosen).__name__}: say which part with output=, "
         f"one of {', '.join(map(repr, fields))}"
     )
+
+
+def sensible_part(output: Any) -> str | int | None:
+    """The part of a composite output that is scored by default: "logits", or the only tensor."""
+    fields = None if isinstance(output, Tensor | np.ndarray) else _fields(output)
+    if fields is None:
+        return None
+    tensors = [name for name, part in fields.items() if isinstance(part, Tensor | np.ndarray)]
+    if "logits" in tensors:
+        return "logits"
+    return tensors[0] if len(tensors) == 1 else None
+
+
+def default_note(output: Any) -> str | None:
+    """What an explanation notes where no selector was given and the output is no tensor."""
+    if isinstance(output, np.ndarray):
+        return "the model returned a numpy array, so it was explained as a NumpyModel"
+    part = sensible_part(output)
+    fields = _fields(output)
+    if part is None or fields is None or len(fields) == 1:
+        return None
+    return f"the output {part!r} was explained, of {', '.join(map(repr, fields))}"
 
 
 def _fields(output: Any) -> Mapping[Any, Any] | None:
@@ -154,7 +221,7 @@ def _fields(output: Any) -> Mapping[Any, Any] | None:
 def check_output(output: Tensor, rows: int, gradient: bool) -> None:
     """Refuse an output without the batch axis, or one that no gradient reaches."""
     if output.dim() == 0 or len(output) != rows:
-        raise BadInput(
+        raise WrongOutput(
             f"the output has shape {tuple(output.shape)} for {rows} rows: its first axis must be "
             "the batch"
         )

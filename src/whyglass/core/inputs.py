@@ -6,10 +6,11 @@ Inside the library they are a flat tuple of tensors, the leaves; a `Structure` r
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeGuard, cast
+from typing import Any, TypeAlias, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -45,24 +46,29 @@ class Structure:
         return "inputs" if self.names is None else f"inputs[{self.names[leaf]!r}]"
 
 
-def unpack(inputs: object) -> tuple[Leaves, Structure]:
-    """Leaves and their structure, after checking types and the batch axis."""
-    if isinstance(inputs, Tensor):
-        leaves, structure = (inputs,), Structure()
-    elif isinstance(inputs, tuple | list) and inputs:
-        leaves = tuple(cast("Sequence[Tensor]", inputs))
-        structure = Structure(tuple(range(len(leaves))))
-    elif isinstance(inputs, dict) and inputs:
-        named = cast("dict[str, Tensor]", inputs)
-        leaves, structure = tuple(named.values()), Structure(tuple(named))
+def unpack(inputs: object, of_arrays: torch.dtype | None = None) -> tuple[Leaves, Structure]:
+    """Leaves and their structure, after checking types and the batch axis.
+
+    Numpy arrays become tensors, and those of floats of the type `of_arrays`, if there is one.
+    """
+    if isinstance(inputs, Tensor | np.ndarray):
+        given, structure = (cast("object", inputs),), Structure()
+    elif isinstance(inputs, tuple | list) and _holds_tensors(cast("Sequence[object]", inputs)):
+        given = tuple(cast("Sequence[object]", inputs))
+        structure = Structure(tuple(range(len(given))))
+    elif isinstance(inputs, Mapping) and inputs:
+        named = cast("Mapping[str, object]", inputs)
+        given, structure = tuple(named.values()), Structure(tuple(named))
     else:
         raise BadInput(
             f"inputs must be a tensor, or a tuple or dict of tensors, not {type(inputs).__name__}"
+            f"{_way_to_tensor('inputs', inputs)}"
         )
+    leaves = tuple(
+        _tensor(leaf, structure.label(index), of_arrays) for index, leaf in enumerate(given)
+    )
     for index, leaf in enumerate(leaves):
         label = structure.label(index)
-        if not _is_tensor(leaf):
-            raise BadInput(f"{label} must be a tensor, not {type(leaf).__name__}")
         if leaf.dim() == 0:
             raise BadInput(f"{label} has no batch axis: give it shape (B, ...), B = 1 for one row")
         if len(leaf) == 0:
@@ -70,9 +76,32 @@ def unpack(inputs: object) -> tuple[Leaves, Structure]:
         if len(leaf) != len(leaves[0]):
             raise BadInput(
                 f"{label} has {len(leaf)} rows and {structure.label(0)} has {len(leaves[0])}: "
-                "the first axis of every input is the batch"
+                "the first axis of every input is the batch, of one row too (leaf[None])"
             )
     return leaves, structure
+
+
+def _holds_tensors(parts: Sequence[object]) -> bool:
+    return any(isinstance(part, Tensor | np.ndarray) for part in parts)
+
+
+def _tensor(leaf: object, label: str, of_arrays: torch.dtype | None) -> Tensor:
+    if isinstance(leaf, Tensor):
+        return leaf
+    if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "fiub":
+        tensor = torch.tensor(cast("np.ndarray[Any, Any]", leaf))
+        return tensor.to(of_arrays) if of_arrays and tensor.is_floating_point() else tensor
+    raise BadInput(
+        f"{label} must be a tensor, not {type(leaf).__name__}{_way_to_tensor(label, leaf)}"
+    )
+
+
+def _way_to_tensor(label: str, value: object) -> str:
+    if isinstance(value, list | tuple) and value:
+        return (
+            f": torch.tensor({label}) makes one, and so does a tokenizer with return_tensors='pt'"
+        )
+    return f": torch.tensor({label}.to_numpy()) makes one" if hasattr(value, "to_numpy") else ""
 
 
 def require_finite(tensor: Tensor, label: str) -> None:
@@ -128,7 +157,3 @@ def flat_sum(leaves: Sequence[Tensor], many: bool) -> Tensor:
     ]
     total = torch.stack(parts).sum(0)
     return total if many else total[:, 0]
-
-
-def _is_tensor(value: object) -> TypeGuard[Tensor]:
-    return isinstance(value, Tensor)

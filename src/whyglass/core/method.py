@@ -71,6 +71,11 @@ class Method(ABC):
     def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
         """The values. `scorer.at_inputs` comes first: it settles target and points."""
 
+    @classmethod
+    def _differentiates_inputs(cls) -> bool:
+        """Whether inputs must be floats: methods on attention read token ids."""
+        return bool({"gradients", "layer"} & {*cls.needs}) and "attention" not in cls.needs
+
     def question(self, target: Target) -> Target:
         """The target that is scored where `target` was asked for; the same one, unless overridden.
 
@@ -98,7 +103,9 @@ class Method(ABC):
         Args:
             model: a `torch.nn.Module` in eval mode, or any differentiable callable.
             inputs: a tensor (B, ...), a tuple of them (positional arguments of the model) or a dict
-                (keyword arguments). Integer leaves beside float ones are held fixed.
+                (keyword arguments), a tokenizer's encoding for one; or numpy arrays. Integer leaves
+                beside float ones are held fixed. For token ids a method that needs gradients
+                explains the embedding of a model as in transformers (`get_input_embeddings`).
             target: which scalar of the output; see `whyglass.core.target`.
             baseline: the input that stands for absence, where the method uses one; see
                 `whyglass.core.baseline`.
@@ -106,7 +113,7 @@ class Method(ABC):
                 it runs more than once, values are a tuple with one entry a call, and `LayerCall`
                 picks one. Values have the batch axis first, wherever the layer has it.
             output: key, index, field or callable that picks a tensor out of the model's output, or a
-                `Layer`, whose output is scored in its place.
+                `Layer`, whose output is scored in its place. By default the only tensor, or "logits".
             legend: names and units that views show, a `Legend` or a dict of its fields.
             batch_size: rows at once, or "auto".
             progress: whether a bar on stderr shows how far the call is; by default where it takes more
@@ -130,12 +137,14 @@ class Method(ABC):
                 class_names=legend.class_names,
                 batch_size=batch_size,
                 gradient="gradients" in self.needs,
+                find_embedding=self._differentiates_inputs(),
                 progress=bar,
             )
-            if at is None:
+            explains_inputs = scorer.layer is None
+            if explains_inputs:
                 legend.require_fit(scorer.inputs)
             attribution = self.attribute(scorer, baseline)
-            if at is not None:
+            if not explains_inputs:
                 # Names may be those of the input, or of the layer.
                 legend.require_fit((*scorer.inputs, *scorer.points))
         pack = (attribution.structure or scorer.structure).pack
@@ -158,7 +167,7 @@ class Method(ABC):
             gradients=scorer.cost.gradients,
             seconds=time.perf_counter() - start,
             checks=tuple(attribution.checks),
-            notes=(*attribution.notes, *_held_inputs(scorer, attribution)),
+            notes=(*attribution.notes, *scorer.notes, *_held_inputs(scorer, attribution)),
             legend=legend,
             levels=self.levels,
             model=model,

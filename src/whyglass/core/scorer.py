@@ -19,6 +19,8 @@ from torch import Tensor
 from whyglass.core import guards
 from whyglass.core.batching import Batches, out_of_memory
 from whyglass.core.entry import Rows
+from whyglass.core.errors import BadInput
+from whyglass.core.first_pass import batch_axis_missing, takes_arrays
 from whyglass.core.inputs import (
     Inputs,
     Leaves,
@@ -29,6 +31,7 @@ from whyglass.core.inputs import (
     unpack,
 )
 from whyglass.core.layer import At, Layer
+from whyglass.core.numpy_model import NumpyModel, as_model
 from whyglass.core.progress import Progress
 from whyglass.core.submodule import Begin, Capture, Submodule
 from whyglass.core.target import ResolvedTarget, Target
@@ -79,7 +82,8 @@ class Scorer:
     `rows` is the batch size, `inputs` its leaves; `points` the explained leaves at the inputs, known
     once `at_inputs` ran; `cost` counts model evaluations and gradients. `interception` makes the
     `Interception` of a piece of the evaluations from the piece and its rows. It applies to passes with
-    gradients, and to others too where `intercepts_scores`.
+    gradients, and to others too where `intercepts_scores`. With `find_embedding` token ids are
+    explained at the model's embedding (`embeds_tokens`). `notes` tell what was decided for the user.
     """
 
     def __init__(
@@ -93,19 +97,28 @@ class Scorer:
         class_names: Sequence[str] | None = None,
         batch_size: int | str = "auto",
         gradient: bool = True,
+        find_embedding: bool = False,
         progress: Progress | None = None,
     ) -> None:
-        leaves, self.input_structure = unpack(inputs)
+        self.model, self.output, self._needs_gradients = as_model(model), output, gradient
+        self.notes: list[str] = []
+        if self.model is not model:
+            self._note("the model is a method of an estimator, so it was explained as a NumpyModel")
+        leaves, self.input_structure = unpack(inputs, guards.float_type(model))
         self.inputs = tuple(leaf.detach() for leaf in leaves)
-        guards.check_call(model, self.inputs, self.input_structure, gradient, at is None)
+        embedding = guards.token_embedding(model, self.inputs) if find_embedding else None
+        self.embeds_tokens = at is None and embedding is not None
+        at = embedding if at is None else at
+        guards.check_call(self.model, self.inputs, self.input_structure, gradient, at is None)
         self.rows = len(self.inputs[0])
-        self.model, self.output = model, output
-        self.layer: Capture | None = None if at is None else Submodule(model, at)
+        self.layer: Capture | None = (
+            None if at is None else Submodule(model, at, or_twin=self.embeds_tokens)
+        )
         self._scored = Submodule(model, output.at) if isinstance(output, Layer) else None
         self.structure = self.input_structure if at is None else Structure()
         self.target = ResolvedTarget(target, self.rows, class_names)
         self.points: Leaves = self.inputs
-        self.batches = Batches(model, self.inputs, at, batch_size)
+        self.batches = Batches(self.model, self.inputs, at, batch_size)
         self.cost = Cost()
         self.progress = progress or Progress()
         self.interception: Callable[[slice, Rows], Interception] | None = None
@@ -118,7 +131,15 @@ class Scorer:
 
     def at_inputs(self, gradient: bool) -> Evaluated:
         """The score at the inputs, and its gradient if requested; runs first, settles the target."""
-        parts = list(self._run(None, None, gradient))
+        try:
+            parts = list(self._run(None, None, gradient))
+        except Exception as error:
+            reason = self._reason(error)
+            if reason is error:
+                raise
+            if reason is not None:
+                raise reason from error
+            parts = list(self._run(None, None, gradient))
         whole = parts[0]
         if len(parts) > 1:
             whole = Evaluated(
@@ -131,6 +152,28 @@ class Scorer:
         if isinstance(self.layer, Submodule) and len(self.points) > 1:
             self.structure = Structure(tuple(range(len(self.points))))
         return whole
+
+    def _reason(self, error: Exception) -> Exception | None:
+        """A better error than that of the first pass; None where a function now takes arrays."""
+        if isinstance(error, BadInput) and not isinstance(error, guards.WrongOutput):
+            return error
+        if takes_arrays(self.model, self.inputs, self.input_structure):
+            if self._needs_gradients:
+                return guards.no_gradients("a function of numpy arrays")
+            self.model = NumpyModel(self.model)
+            self.cost.evaluations += 1
+            self.notes.append("the model takes numpy arrays, so it was explained as a NumpyModel")
+            return None
+
+        def output(leaves: Leaves) -> None:
+            with torch.no_grad():
+                result = guards.select(self._call(leaves), self.output)
+                guards.check_output(result, len(leaves[0]), False)
+
+        hint = batch_axis_missing(output, self.inputs, self.input_structure)
+        if hint is None:
+            return error
+        return BadInput(f"{error}; {hint}" if isinstance(error, BadInput) else hint)
 
     def for_model_inputs(self) -> Scorer:
         """A scorer of the same target and cost that explains the inputs, not a layer."""
@@ -242,6 +285,8 @@ class Scorer:
         with torch.no_grad():
             self.layer.survey(lambda: self.input_structure.call(self.model, first_row), few)
         self.cost.evaluations += few
+        if self.embeds_tokens:
+            self._note(f"token ids have no gradient, so at={self.layer.name!r} was explained")
 
     def _evaluate(
         self, point: Leaves | None, piece: slice, rows: Rows, gradient: bool
@@ -319,13 +364,19 @@ class Scorer:
     def _target_of(
         self, result: Any, piece: slice, rows: Rows, gradient: bool, bind: bool
     ) -> Tensor:
-        output = guards.select(result, self.output)
+        output = guards.select(result, self.output, self._needs_gradients)
         guards.check_output(output, piece.stop - piece.start, gradient)
+        if bind and self.output is None and not piece.start:
+            self._note(guards.default_note(result))
         if bind:
             # Looking at the output is no part of the score.
             with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]  no other way
                 self.target.bind(output, rows)
         return self.target.scores(output, rows)
+
+    def _note(self, note: str | None) -> None:
+        if note is not None and note not in self.notes:
+            self.notes.append(note)
 
     def _gradients(self, columns: Sequence[Tensor], leaves: Leaves) -> Leaves:
         """The gradient of each target's scores, summed over the rows."""

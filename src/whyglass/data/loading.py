@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from whyglass.core.errors import BadInput, MissingExtra
-from whyglass.core.guards import BlackBox
+from whyglass.core.numpy_model import BlackBox
 from whyglass.data.image import Preprocess
 
 

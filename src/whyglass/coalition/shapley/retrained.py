@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from whyglass.core.errors import BadInput
-from whyglass.core.guards import BlackBox
+from whyglass.core.numpy_model import BlackBox
 
 
 class Retrained(BlackBox):
