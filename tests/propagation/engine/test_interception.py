@@ -223,12 +223,9 @@ def test_scaled_dot_product_attention_in_all_its_forms() -> None:
 @pytest.mark.parametrize(
     ("function", "words"),
     [
-        (lambda x: x.sort(1).values, "'sort' has no rule"),
-        (lambda x: x.detach() + x, "'detach'"),
-        (lambda x: x * (x > 0), "mask or index"),
-        (lambda x: torch.where(x > 0, x, 2 * x), "mask or index"),
-        (lambda x: x.gather(1, x.max(1, True)[1]), "mask or index"),
-        (lambda x: x.norm(1, 1), "norms"),
+        (lambda x: torch.cov(x), "'cov' has no rule"),
+        (lambda x: torch.exp(torch.fft.fft(x)).real, "complex numbers"),
+        (lambda x: x.reshape(4, 2, 3).norm("nuc", (1, 2)), "norm"),
         (lambda x: torch.div(x, 0.3, rounding_mode="floor"), "rounding"),
     ],
 )
@@ -237,26 +234,15 @@ def test_what_has_no_rule_is_named_with_its_line(
 ) -> None:
     with pytest.raises(Unsupported, match=words) as error:
         gap(function)
-    assert words in {"rounding", "norms"} or "test_interception.py:" in str(error.value)
+    assert words in {"rounding", "norm"} or "test_interception.py:" in str(error.value)
 
 
 def test_a_plain_gradient_can_be_accepted_and_is_recorded() -> None:
     method = DeepLIFT(unsupported="gradient")
-    found = method(lambda x: x.sort(1).values[:, 0], X)
-    assert any("sort" in note for note in found.notes)
+    found = method(lambda x: torch.cov(x.T)[0, 1] + x[:, 0], X)
+    assert any("cov" in note for note in found.notes)
     with pytest.raises(BadInput, match="unsupported"):
         DeepLIFT(unsupported="ignore")  # type: ignore[arg-type]
-
-
-def test_memory_written_through_another_view_is_not_read_silently() -> None:
-    def stale(x: Tensor) -> Tensor:
-        h = x * 2
-        view = h[:, 0]
-        h.relu_()
-        return view + h.sum(1)
-
-    with pytest.raises(Unsupported, match="another view"):
-        DeepLIFT()(stale, X)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.jit announces its end

@@ -186,12 +186,12 @@ def test_from_a_layer_and_from_several_inputs() -> None:
 
 def test_an_operation_without_a_rule() -> None:
     def model(x: Tensor) -> Tensor:
-        return torch.cumprod(x, 1).sum(1)
+        return torch.linalg.det(torch.diag_embed(x))
 
     x = torch.tensor([[2.0, 3.0, -1.0]], dtype=F64)
-    with pytest.raises(Unsupported, match="operation 'cumprod' has no rule"):
+    with pytest.raises(Unsupported, match="operation 'linalg_det' has no rule"):
         LRP()(model, x)
     found = LRP(rule="zero", unsupported="gradient")(model, x)
-    # Each product is linear in each factor, so the first order of 2, 6, -6 counts once for each.
-    np.testing.assert_allclose(found.values.numpy(), [[2.0, 0.0, -6.0]])  # type: ignore[union-attr]
-    assert found.notes[-1] == "passed by their first order: cumprod"
+    # The product is linear in each factor, so its first order counts once for each.
+    np.testing.assert_allclose(found.values.numpy(), [[-6.0, -6.0, -6.0]])  # type: ignore[union-attr]
+    assert found.notes[-1] == "passed by their first order: linalg_det"

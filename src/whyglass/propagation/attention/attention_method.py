@@ -19,7 +19,7 @@ from whyglass.core.method import Attribution, Method, Need
 from whyglass.core.patch_grid import to_grid
 from whyglass.core.scorer import Scorer
 from whyglass.propagation.engine.calls import Call, Table
-from whyglass.propagation.engine.decompositions import DECOMPOSITIONS
+from whyglass.propagation.engine.decompositions.table import DECOMPOSITIONS
 from whyglass.propagation.engine.interception import Propagation, intercepted
 
 ATTENTION_CALLS = ("scaled_dot_product_attention", "multi_head_attention_forward")
@@ -40,7 +40,7 @@ class AttentionRecord:
         """Record the call if it is a softmax over the last of two equal axes."""
         if call.op != "softmax" or result.dim() < 3 or result.shape[-1] != result.shape[-2]:
             return
-        if call.argument(1, "dim") not in {-1, result.dim() - 1}:
+        if call.argument("dim") not in {-1, result.dim() - 1}:
             return
         gradients: list[Tensor] = []
 

@@ -20,7 +20,7 @@ from whyglass.propagation.deeplift.difference_method import (
     DifferenceMethod,
     DifferencePass,
 )
-from whyglass.propagation.engine.interception import require_visible_operations
+from whyglass.propagation.engine.interception import notes_on, require_visible_operations
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class DeepSHAP(DifferenceMethod):
         here = scorer.at_inputs(gradient=False)
         baselines = scorer.activations(rows_of_background)
         count = len(baselines[0])
-        sums, baseline_scores, rounding, accepted = self._sums(scorer, baselines, here.scores)
+        sums, baseline_scores, rounding, ended = self._sums(scorer, baselines, here.scores)
         scorer.cost.evaluations += scorer.rows * count
         values = tuple(total / count for total in sums[0])
         variances = [
@@ -73,9 +73,7 @@ class DeepSHAP(DifferenceMethod):
             for square, value in zip(sums[1], values, strict=True)
         ]
         expected = (baseline_scores / count).to(here.scores)
-        notes = (
-            [f"passed by their plain gradient: {', '.join(sorted(accepted))}"] if accepted else []
-        )
+        notes = notes_on(ended, "plain gradient")
         return Attribution(
             tuple(_narrow(value, p) for value, p in zip(values, scorer.points, strict=True)),
             here.scores,
@@ -91,8 +89,8 @@ class DeepSHAP(DifferenceMethod):
 
     def _sums(
         self, scorer: Scorer, baselines: Leaves, scores: Tensor
-    ) -> tuple[list[list[Tensor]], Tensor, Tensor, set[str]]:
-        """Sums over the background of values, squares, scores and rounding; what was accepted."""
+    ) -> tuple[list[list[Tensor]], Tensor, Tensor, list[DifferencePass]]:
+        """Sums over the background of values, squares, scores and rounding, and the passes."""
         width, count = scorer.rows, len(baselines[0])
         rows = torch.arange(width).repeat(count)
         which = torch.arange(count).repeat_interleave(width)
@@ -115,7 +113,6 @@ class DeepSHAP(DifferenceMethod):
         ]
         baseline_scores = torch.zeros(scores.shape, dtype=torch.float64)
         rounding = torch.zeros(width, dtype=torch.float64)
-        accepted: set[str] = set()
         scorer.interception = around
         for part in scorer.gradients_at(points, rows):
             differences = tuple(
@@ -125,13 +122,12 @@ class DeepSHAP(DifferenceMethod):
                 place = rows[part.piece].to(value.device)
                 for power, total in enumerate(sums, 1):
                     total[leaf].index_add_(0, place, value.double() ** power)
-            done = passes.pop()
+            done = passes[-1]
             assert done.baseline_scores is not None
             baseline_scores.index_add_(0, rows[part.piece], done.baseline_scores.double().cpu())
             rounding.index_add_(0, rows[part.piece], done.rounding.total())
-            accepted |= set(done.accepted)
         scorer.interception = None
-        return sums, baseline_scores, rounding, accepted
+        return sums, baseline_scores, rounding, passes
 
 
 def _narrow(value: Tensor, point: Tensor) -> Tensor:

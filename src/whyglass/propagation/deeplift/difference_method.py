@@ -19,7 +19,7 @@ from whyglass.propagation.deeplift.pooling import max_pool
 from whyglass.propagation.deeplift.reveal_cancel import WeightedSum, reveal_cancel
 from whyglass.propagation.deeplift.rounding import Rounding
 from whyglass.propagation.engine.calls import Call, Policy, Rule, Table
-from whyglass.propagation.engine.interception import Propagation, intercepted, one_of
+from whyglass.propagation.engine.interception import Propagation, intercepted, notes_on, one_of
 from whyglass.propagation.engine.linear_operations import (
     norm_scale,
     scales_output_channels,
@@ -117,8 +117,7 @@ def propagate(
     )
     values = multiply(here.gradients, differences, scorer.many)
     rounding = torch.cat([done.rounding.total() for done in passes])
-    accepted = sorted({op for done in passes for op in done.accepted})
-    notes = [f"passed by their plain gradient: {', '.join(accepted)}"] if accepted else []
+    notes = notes_on(passes, "plain gradient")
     answer = Attribution(
         values,
         here.scores,

@@ -89,7 +89,7 @@ class WeightOfEvidence(DifferenceMethod):
             )
         assert answer.baseline_score is not None
         prior = math.log(self.prior / (1 - self.prior))
-        exact = not any(done.with_rule or done.accepted for done in passes)
+        exact = not any(done.with_rule or done.accepted or done.held for done in passes)
         return dataclasses.replace(
             answer,
             score=answer.score - prior,

@@ -70,9 +70,9 @@ def unpacked(leaves: list[Any], form: Form) -> tuple[list[Any], dict[str, Any]]:
 
 def leaves_of(value: Any) -> list[Any]:
     """The leaves alone."""
-    found: list[Any] = []
-    flatten(value, found)
-    return found
+    leaves: list[Any] = []
+    flatten(value, leaves)
+    return leaves
 
 
 def mapped(change: Callable[[Any], Any], value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""One operation as a rule is given it, and a method's table of rules."""
+"""One operation as a rule receives it, and a method's table of rules."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from whyglass.propagation.engine.operations import (
     LINEAR,
     STRUCTURAL,
 )
+from whyglass.propagation.engine.signatures import bind
 
 Policy = Literal["error", "gradient"]
 
 
 @dataclass(eq=False)
 class Call:
-    """One operation on tracked tensors: what a rule is given.
+    """One operation on tracked tensors, as a rule receives it.
 
     `function` works out of place; `leaves` are its arguments, flat, and `baseline_leaves` what they are
     at the baseline; `operands` are the positions of the tracked ones. `layer` is the submodule whose
@@ -40,7 +41,7 @@ class Call:
     layer: str = ""
 
     def run(self, replaced: Mapping[int, Tensor] | None = None) -> Any:
-        """The operation, with other operands in some positions if given."""
+        """The operation, with other operands in the positions that are named."""
         leaves = list(self.leaves)
         for position, other in (replaced or {}).items():
             leaves[position] = other
@@ -56,10 +57,14 @@ class Call:
         """Positional and keyword arguments."""
         return unpacked(list(self.leaves), self.form)
 
-    def argument(self, position: int, name: str) -> Any:
-        """One argument, by position or by name; None if it was not given."""
-        args, kwargs = self.arguments()
-        return args[position] if position < len(args) else kwargs.get(name)
+    @cached_property
+    def bound(self) -> dict[str, Any]:
+        """The arguments by the names that torch gives them, without those that were left out."""
+        return bind(self.function, *self.arguments())
+
+    def argument(self, name: str, default: Any = None) -> Any:
+        """One argument by its name, or the default if it was left out."""
+        return self.bound.get(name, default)
 
     def _call(self, leaves: list[Any]) -> Any:
         args, kwargs = unpacked(leaves, self.form)
@@ -80,15 +85,15 @@ def derivative(call: Call, at: Tensor | None = None) -> Tensor:
 
 
 class StraightThrough(torch.autograd.Function):
-    """Another value in the same place of the graph: backwards all goes to the proxy unchanged."""
+    """A value y in place of a proxy: backwards all goes to the proxy unchanged."""
 
     @staticmethod
     def forward(ctx: Any, proxy: Tensor, y: Tensor) -> Tensor:
         return y.view_as(y)
 
     @staticmethod
-    def backward(ctx: Any, *came: Tensor) -> tuple[Tensor, None]:
-        return came[0], None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0], None
 
 
 @dataclass(frozen=True)
@@ -119,7 +124,7 @@ class Table:
         }
 
     def rule(self, op: str, operands: int) -> Rule | None:
-        """The rule that an operation on so many tracked tensors meets; KeyError if there is none."""
+        """The rule of an operation on so many tracked tensors; KeyError if there is none."""
         if op in self.by_name:
             return self.by_name[op]
         if op in STRUCTURAL:

@@ -1,25 +1,25 @@
-"""Interception of operations: each call of the forward pass meets the rule of its operation.
+"""Interception of operations: each call of the forward pass has the rule of its operation.
 
-A `TorchFunctionMode` sees modules, functions, methods, operators and in-position calls alike. Tensors
+A `TorchFunctionMode` sees modules, functions, methods, operators and in-place calls alike. Tensors
 that descend from the explained leaf are *tracked*. A call on none of them runs as it is; one on some
 goes to the method's table, and what is in no table is an error that names the operation and the line
-that called it. Rules that compare with a baseline need the same tensor at the baseline: with
-`with_baseline` each tracked tensor has one, computed beside it by the same calls.
+that called it. Rules that compare with a baseline need the same tensor at the baseline: a pass with
+`with_baseline` runs every call a second time, on what its operands are there.
 
-In-place calls run out of place; later uses of the overwritten tensor meet the new one. Composite
-calls (group norm, attention, recurrent layers) for which the table names no rule run as the elementary
-calls of their decomposition, under the same mode.
+In-place calls run out of place (`WrittenMemory`). Composite calls (group norm, attention, recurrent
+layers) for which the table names no rule run as the elementary calls of their decomposition, under
+the same mode. Complex numbers are pairs of real ones.
+
+The gradient takes a detached tensor, an index and a number in Python for constants of the network, and
+so does every method here. At a baseline they are what they are at the inputs: `held` names those that
+would be others there.
 """
 
 from __future__ import annotations
 
-import os
-import sys
 import weakref
-from collections.abc import Callable, Mapping
-from functools import lru_cache
-from pathlib import Path
-from typing import Any, ClassVar, TypeVar, get_args
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, NoReturn, TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -30,19 +30,24 @@ from whyglass.core.inputs import Leaves, differentiable
 from whyglass.core.scorer import Evaluated, Rows, Scorer
 from whyglass.propagation.engine.arguments import Form, leaves_of, mapped, packed, unpacked
 from whyglass.propagation.engine.calls import Call, Policy, Table
-from whyglass.propagation.engine.decompositions import DECOMPOSITIONS
-from whyglass.propagation.engine.operations import (
-    QUERIES,
-    STRUCTURAL,
-    in_place,
-    name_of,
+from whyglass.propagation.engine.complex_numbers import name_on_pairs, on_pairs, parts_of
+from whyglass.propagation.engine.decompositions.table import (
+    DECOMPOSITIONS,
+    NOT_LINEAR_IN,
+    OF_SEVERAL,
 )
+from whyglass.propagation.engine.functions import Function, caller, described, out_of_place
+from whyglass.propagation.engine.operations import (
+    ANSWERS,
+    CONSTANTS,
+    CREATIONS,
+    FOURIER,
+    STRUCTURAL,
+)
+from whyglass.propagation.engine.signatures import NoSignature, bind
+from whyglass.propagation.engine.written_memory import WrittenMemory
 
 P = TypeVar("P", bound="Propagation")
-# Folders that a user's own may be named like, so whole paths.
-_LIBRARIES = tuple(
-    f"{path.parent}{os.sep}" for path in (Path(torch.__file__), Path(__file__).parents[1])
-)
 
 
 def one_of(name: str, value: object, kind: Any) -> None:
@@ -56,13 +61,16 @@ class Propagation(TorchFunctionMode):
     """One forward pass under a table: a `whyglass.core.scorer.Interception`.
 
     Afterwards `with_rule` holds the operations that had a rule of their own, `accepted` those that had
-    none, and `last` the one that computed the score, other than moves and copies.
+    none, `held` those whose results were constants, and `last` the one that computed the score,
+    other than moves and copies.
     """
 
     ways_out: ClassVar[str] = (
         'unsupported="gradient" takes the plain gradient there and records it, at= starts behind it, '
         "or another method (integrated gradients needs no rules)"
     )
+    # Whether what has no gradient is a constant.
+    needs_gradient: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -72,13 +80,14 @@ class Propagation(TorchFunctionMode):
         layers: Mapping[int, str] | None = None,
     ) -> None:
         super().__init__()
-        self._table, self._with_baseline, self._unsupported = table, with_baseline, unsupported
+        self._table, self.with_baseline, self._unsupported = table, with_baseline, unsupported
         self._layers, self._layer = layers or {}, ""
         self._memories: list[dict[int, Any]] = []
         self._tracked: dict[int, tuple[_Ref, Tensor | None]] = self.per_tensor()
         self._forget = _forgetter(weakref.ref(self))
-        self._replaced: dict[int, tuple[Tensor, Tensor]] = {}
-        self._overwritten_memory: set[int] = set()
+        self._written = WrittenMemory(self._seen)
+        # Masks and indices that are others at the baseline: the operation that chose, its choice there.
+        self._choices: dict[int, tuple[_Ref, str, Any]] = self.per_tensor()
         self._plain = frozenset[str]() if with_baseline else table.plain()
         # Whether `after_call` is called for operations without a rule, too, and `_query` for queries.
         self._records_all = type(self).after_call is not Propagation.after_call
@@ -86,6 +95,7 @@ class Propagation(TorchFunctionMode):
         self.with_rule: set[str] = set()
         self.last = ""
         self.accepted: dict[str, int] = {}
+        self.held: set[str] = set()
 
     def begin(self, leaves: Leaves, first: int = 0) -> None:
         """Follow the leaves."""
@@ -99,19 +109,22 @@ class Propagation(TorchFunctionMode):
 
     def track(self, tensor: Tensor, at_baseline: Tensor | None) -> None:
         """From here on follow this tensor, which is the other one at the baseline."""
+        self._tracked[id(tensor)] = (self._reference(tensor), at_baseline)
+
+    def _reference(self, tensor: Tensor) -> _Ref:
         reference = _Ref(tensor, self._forget)
         reference.key = id(tensor)
-        self._tracked[id(tensor)] = (reference, at_baseline)
+        return reference
 
     def per_tensor(self) -> dict[int, Any]:
-        """What is to be known of tensors by their id: entries go when the tensor does.
+        """A dict by the ids of tensors, whose entries go when the tensor does.
 
         A pass holds no tensor that the network itself has done with: memory used again is much faster
         than fresh memory.
         """
-        made: dict[int, Any] = {}
-        self._memories.append(made)
-        return made
+        memory: dict[int, Any] = {}
+        self._memories.append(memory)
+        return memory
 
     def at_baseline(self, value: Any) -> Any:
         """A tensor, or a structure of them, at the baseline; untracked ones are the same there."""
@@ -125,34 +138,29 @@ class Propagation(TorchFunctionMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         args, named = tuple(args), kwargs or {}
-        if self._replaced:
-            args, named = mapped(self._current, args), mapped(self._current, named)
-        op, is_query, writes = _kind(func)
-        if is_query and not self._inspects_queries:
+        known = described(func)
+        flagged = known.flag is not None and known.asked_to_write(args, named)
+        if self._written:
+            args, named = mapped(self._written.current, args), mapped(self._written.current, named)
+        if known.is_query and not self._inspects_queries:
             return func(*args, **named)
-        if op in self._plain and not (
-            writes or self._records_all or self._overwritten_memory or named.get("inplace")
+        if known.op in self._plain and not (
+            known.writes or flagged or self._records_all or "out" in named
         ):
-            return self._pass(op, func, args, named)
-        # The mode's own composites take the flag by position; none of those is a rule's business.
-        given = {name: value for name, value in named.items() if name != "inplace"}
-        leaves, form = packed(args, given)
+            return self._pass(known.op, func, args, named)
         tracked = self._tracked
-        for leaf in leaves:
+        for leaf in packed(args, named)[0]:
             if id(leaf) in tracked:
                 break
         else:
-            return func(*args, **named)
-        if is_query:
-            return self._query(func, args, named)
-        function = _out_of_place(func) if writes else func
-        result = self._dispatch(op, function, args, given, leaves, form)
-        if writes or named.get("inplace"):
-            self._overwrite(args[0], result)
-        return result
+            result = func(*args, **named)
+            return self._choose(known, func, result, args, named) if self._choices else result
+        if known.is_query:
+            return self._query(known, func, args, named)
+        return self._followed(known, func, args, named, flagged)
 
     def _pass(self, op: str, func: Any, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        """A call that is no rule's business: if it takes what is tracked, what it makes is, too."""
+        """A call that is no rule's business: if it takes what is tracked, what it returns is, too."""
         result, tracked = func(*args, **named), self._tracked
         for leaf in args:
             if id(leaf) in tracked:
@@ -162,13 +170,62 @@ class Propagation(TorchFunctionMode):
                 return result
         if op not in STRUCTURAL:
             self.last = op
-        self._follow(result, None)
+        self._follow(op, result, None)
         return result
 
-    def _current(self, value: Any) -> Any:
-        while (known := self._replaced.get(id(value))) is not None:
-            value = known[1]
-        return value
+    def _followed(
+        self,
+        known: Function,
+        func: Any,
+        args: tuple[Any, ...],
+        named: dict[str, Any],
+        flagged: bool,
+    ) -> Any:
+        """A call on tracked tensors, whatever it writes being a value of its own."""
+        out = named.get("out")
+        if flagged:
+            args, named = known.not_asked(args, named)
+        if "out" in named:
+            named = {name: value for name, value in named.items() if name != "out"}
+        leaves, form = packed(args, named)
+        function = out_of_place(func) if known.writes else func
+        if not any(id(leaf) in self._tracked for leaf in leaves):
+            result = function(*args, **named)
+        elif known.op in CONSTANTS or (self.needs_gradient and not torch.is_grad_enabled()):
+            result = self._constant(known, function, args, named)
+        else:
+            result = self._dispatch(known.op, function, args, named, leaves, form)
+        if known.writes or flagged:
+            return self._written.write(args[0], result, leaves, self._tracked)
+        return result if out is None else self._write_out(known.op, out, result, leaves)
+
+    def _write_out(self, op: str, out: Any, result: Any, leaves: list[Any]) -> Any:
+        """The result in the tensors that `out` names."""
+        written: list[Tensor] = []
+        for target, value in zip(leaves_of(out), leaves_of(result), strict=True):
+            if target.shape != value.shape:
+                self._refuse(op, "changes the shape of its `out`, so")
+            written.append(self._written.write(target, value, leaves, self._tracked))
+        return written[0] if isinstance(out, Tensor) else type(result)(written)
+
+    def _seen(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Run a function so that its call is seen."""
+        with self:
+            return function(*args)
+
+    def _constant(
+        self, known: Function, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """What has no gradient is a constant of the network."""
+        result = function(*args, **kwargs)
+        if not self.with_baseline:
+            self.held.add(known.op)
+            return result
+        with torch.no_grad():
+            there = function(*self.at_baseline(args), **self.at_baseline(kwargs))
+        if not _same(result, there):
+            self.held.add(known.op)
+        return result
 
     def _dispatch(
         self,
@@ -179,38 +236,71 @@ class Propagation(TorchFunctionMode):
         leaves: list[Any],
         form: Form,
     ) -> Any:
-        if self._with_baseline or self._overwritten_memory:
-            self._check_operands(op, [leaf for leaf in leaves if id(leaf) in self._tracked])
+        if self._choices:
+            self.held |= {
+                self._choices[id(leaf)][1] for leaf in leaves if id(leaf) in self._choices
+            }
         if op == "batch_norm" and bool(kwargs.get("training") or args[5:6] == (True,)):
             self._refuse(
                 op, "uses the statistics of its batch, where rows depend on each other, so"
             )
-        if op == "setitem":
-            return self._set_item(args)
-        if self._table.decompose and op in DECOMPOSITIONS and op not in self._table.by_name:
-            outer, self._layer = self._layer, self._layer_of(leaves)
-            with self:
-                result = DECOMPOSITIONS[op](self, *args, **kwargs)
-            self._layer = outer
-            return result
+        if self._decomposes(op):
+            decomposition = self._decomposition(op, function, args, kwargs)
+            if decomposition is not None:
+                result = self._decomposed(op, decomposition, function, args, kwargs, leaves)
+                if result is not NotImplemented:
+                    return result
         return self._apply(op, function, leaves, form)
 
-    def _overwrite(self, old: Tensor, new: Tensor) -> None:
-        """From here on `old` means `new`; other views of its memory are out of date."""
-        self._replaced[id(old)] = (old, new)
-        self._overwritten_memory.add(old.untyped_storage().data_ptr())
+    def _decomposes(self, op: str) -> bool:
+        return self._table.decompose and op not in self._table.by_name
+
+    def _decomposition(
+        self, op: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Callable[..., Any] | None:
+        if op in NOT_LINEAR_IN:
+            name, decomposition = NOT_LINEAR_IN[op]
+            operand = self._bound(op, function, args, kwargs).get(name)
+            return decomposition if id(operand) in self._tracked else None
+        return DECOMPOSITIONS.get(op)
+
+    def _decomposed(
+        self,
+        op: str,
+        decomposition: Callable[..., Any],
+        function: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        leaves: list[Any],
+    ) -> Any:
+        bound = self._bound(op, function, args, kwargs)
+        outer, self._layer = self._layer, self._layer_of(leaves)
+        try:
+            with self:
+                return decomposition(**bound)
+        finally:
+            self._layer = outer
+
+    def _bound(
+        self, op: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> dict[str, Any]:
+        try:
+            return bind(function, args, kwargs)
+        except NoSignature as error:
+            self._refuse(op, f"is called in a form that is not known ({error}), so")
 
     def _apply(self, op: str, function: Any, leaves: list[Any], form: Form) -> Any:
         tracked = self._tracked
-        operands = tuple(
-            [
-                position
-                for position, leaf in enumerate(leaves)
-                if id(leaf) in tracked and leaf.is_floating_point()
-            ]
-        )
+        operands = tuple([position for position, leaf in enumerate(leaves) if id(leaf) in tracked])
         if op not in STRUCTURAL:
             self.last = op
+            if op in FOURIER or any(leaves[position].is_complex() for position in operands):
+                return self._apply_on_pairs(op, function, leaves, form, operands)
+        if len(operands) > 1 and op in OF_SEVERAL and self._decomposes(op):
+            args, kwargs = unpacked(leaves, form)
+            result = self._decomposed(op, OF_SEVERAL[op], function, tuple(args), kwargs, leaves)
+            if result is not NotImplemented:
+                return result
         try:
             rule = self._table.rule(op, len(operands))
         except KeyError:
@@ -218,91 +308,144 @@ class Propagation(TorchFunctionMode):
                 self._refuse(op, "has no rule, so")
             self.accepted[op] = self.accepted.get(op, 0) + 1
             rule = self._table.accepted
-        if rule is None and self._with_baseline and not self._records_all:
+        if rule is None and self.with_baseline and not self._records_all:
             args, kwargs = unpacked(leaves, form)
             result = function(*args, **kwargs)
             args, kwargs = unpacked([self._one_at_baseline(leaf) for leaf in leaves], form)
             with torch.no_grad():
-                self._follow(result, function(*args, **kwargs))
+                self._follow(op, result, function(*args, **kwargs))
             return result
-        at_baseline = tuple(map(self._one_at_baseline, leaves)) if self._with_baseline else ()
+        there = tuple(map(self._one_at_baseline, leaves)) if self.with_baseline else ()
         layer = self._layer_of(leaves)
-        call = Call(op, function, tuple(leaves), operands, form, at_baseline, layer)
-        if rule is not None:
+        call = Call(op, function, tuple(leaves), operands, form, there, layer)
+        if rule is None:
+            result = call.run()
+        else:
             self.with_rule.add(op)
-        result = call.run() if rule is None else rule(call)
-        self._follow(result, call.at_baseline if self._with_baseline else None)
+            result = rule(call)
+            self._written.made_by_rule(result)
+        self._follow(op, result, call.at_baseline if self.with_baseline else None)
         self.after_call(call, result)
         return result
 
+    def _apply_on_pairs(
+        self, op: str, function: Any, leaves: list[Any], form: Form, operands: tuple[int, ...]
+    ) -> Any:
+        """An operation on complex numbers as one on their real and imaginary parts."""
+        name = name_on_pairs(op, len(operands))
+        if name is None and not self._table.total:
+            self._refuse(op, "of complex numbers has no rule, so")
+        if name is None or self._table.rule(name, len(operands)) is None:
+            args, kwargs = unpacked(leaves, form)
+            result = function(*args, **kwargs)
+            at_baseline = None
+            if self.with_baseline:
+                args, kwargs = unpacked([self._one_at_baseline(leaf) for leaf in leaves], form)
+                with torch.no_grad():
+                    at_baseline = function(*args, **kwargs)
+            self._follow(op, result, at_baseline)
+            return result
+        pairs = list(leaves)
+        real = op in FOURIER and not leaves[operands[0]].is_complex()
+        if not real:
+            for position in operands:
+                pairs[position] = self._seen(parts_of, leaves[position])
+        args, kwargs = unpacked(leaves, form)
+        run = on_pairs(function, () if real else operands, form)
+        with torch.no_grad():
+            is_complex = bool(function(*args, **kwargs).is_complex())
+        result = self._apply(name, run, pairs, (len(pairs), ()))
+        return self._seen(torch.view_as_complex, result) if is_complex else result
+
     def after_call(self, call: Call, result: Any) -> None:
-        """For a method's own records: called with each operation and what it gave."""
+        """For a method's own records: called with each operation and its result."""
 
     def _layer_of(self, leaves: list[Any]) -> str:
         if not self._layers:
             return ""
-        found = (self._layers.get(id(leaf)) for leaf in leaves)
-        return next(filter(None, found), self._layer)
+        names = (self._layers.get(id(leaf)) for leaf in leaves)
+        return next(filter(None, names), self._layer)
 
-    def _follow(self, result: Any, at_baseline: Any) -> None:
-        if isinstance(result, Tensor) and (not self._with_baseline or result.is_floating_point()):
-            self.track(result, at_baseline)
+    def _follow(self, op: str, result: Any, at_baseline: Any) -> None:
+        """Follow what has a gradient, and remember choices that are others at the baseline."""
+        if isinstance(result, Tensor) and (not self.with_baseline or result.requires_grad):
+            if self._depends_on_input(result):
+                self.track(result, at_baseline)
             return
-        made = leaves_of(result)
-        at_baseline = leaves_of(at_baseline) if self._with_baseline else [None] * len(made)
-        for tensor, tensor_at_baseline in zip(made, at_baseline, strict=True):
+        here = leaves_of(result)
+        there = leaves_of(at_baseline) if self.with_baseline else [None] * len(here)
+        for tensor, tensor_there in zip(here, there, strict=True):
             if not isinstance(tensor, Tensor):
                 continue
-            # An index that only took its shape from a tracked tensor is the same at the baseline.
-            if (
-                tensor.is_floating_point()
-                or tensor_at_baseline is None
-                or not torch.equal(tensor, tensor_at_baseline)
-            ):
-                self.track(tensor, tensor_at_baseline)
+            if self._depends_on_input(tensor):
+                self.track(tensor, tensor_there)
+            elif tensor_there is not None and not torch.equal(tensor, tensor_there):
+                self._choices[id(tensor)] = (self._reference(tensor), op, tensor_there)
 
-    def _query(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        result = function(*args, **kwargs)
-        if self._with_baseline and isinstance(result, Tensor) and not result.requires_grad:
-            with torch.no_grad():
-                at_baseline = function(*self.at_baseline(args), **self.at_baseline(kwargs))
-            if not torch.equal(result, at_baseline):
-                self.track(result, at_baseline)
+    def _depends_on_input(self, tensor: Tensor) -> bool:
+        if self.needs_gradient:
+            return tensor.requires_grad
+        return tensor.is_floating_point() or tensor.is_complex()
+
+    def _query(
+        self, known: Function, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        return self._choose(known, function, function(*args, **kwargs), args, kwargs)
+
+    def _choose(
+        self,
+        known: Function,
+        function: Any,
+        result: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """A result without a gradient, and what it would be at the baseline."""
+        if not self.with_baseline or known.op in CREATIONS:
+            return result
+        chose = [
+            self._choices[id(leaf)]
+            for leaf in leaves_of((args, kwargs))
+            if id(leaf) in self._choices
+        ]
+        tensors = [leaf for leaf in leaves_of(result) if isinstance(leaf, Tensor)]
+        if not tensors and known.op not in ANSWERS:
+            return result
+        name = chose[0][1] if chose else known.op
+        if known.writes:
+            if chose:
+                self._choices[id(result)] = (self._reference(result), name, result.clone())
+            return result
+        with torch.no_grad():
+            args, kwargs = mapped(self._chosen_there, args), mapped(self._chosen_there, kwargs)
+            there = function(*args, **kwargs)
+        if _same(result, there):
+            return result
+        if not tensors:
+            self.held.add(name)
+        for tensor, other in zip(leaves_of(result), leaves_of(there), strict=True):
+            if isinstance(tensor, Tensor):
+                self._choices[id(tensor)] = (self._reference(tensor), name, other)
         return result
 
-    def _check_operands(self, op: str, tracked: list[Any]) -> None:
-        """Masks and indices from the input must be the same at the baseline, and memory current."""
-        for tensor in tracked:
-            if (
-                self._overwritten_memory
-                and tensor.untyped_storage().data_ptr() in self._overwritten_memory
-            ):
-                self._refuse(
-                    op, "reads memory that an in-position call wrote through another view, so"
-                )
-            if not tensor.is_floating_point() and self._with_baseline:
-                self._refuse(op, "takes a mask or index that is another one at the baseline, so")
+    def _chosen_there(self, value: Any) -> Any:
+        chosen = self._choices.get(id(value))
+        return self._one_at_baseline(value) if chosen is None else chosen[2]
 
-    def _set_item(self, args: tuple[Any, ...]) -> None:
-        target, index, value = args
-        if not isinstance(value, Tensor):
-            value = torch.as_tensor(value, dtype=target.dtype, device=target.device)
-        key = index if isinstance(index, tuple) else (index,)
-        made = _written(target, key, value)
-        at_baseline = None
-        if self._with_baseline:
-            with torch.no_grad():
-                at_baseline = _written(
-                    self._one_at_baseline(target), key, self._one_at_baseline(value)
-                )
-        self.track(made, at_baseline)
-        self._overwrite(target, made)
-
-    def _refuse(self, op: str, why: str) -> None:
+    def _refuse(self, op: str, why: str) -> NoReturn:
         raise Unsupported(
-            f"operation {op!r} {why} this method cannot pass through it; called at {_caller()}. Ways "
+            f"operation {op!r} {why} this method cannot pass through it; called at {caller()}. Ways "
             f"out: {self.ways_out}"
         )
+
+
+def _same(here: Any, there: Any) -> bool:
+    """Whether two results are equal, tensor by tensor."""
+    pairs = zip(leaves_of(here), leaves_of(there), strict=True)
+    return all(
+        torch.equal(a, b) if isinstance(a, Tensor) and isinstance(b, Tensor) else a == b
+        for a, b in pairs
+    )
 
 
 def intercepted(scorer: Scorer, make: Callable[[slice], P]) -> tuple[Evaluated, list[P]]:
@@ -318,6 +461,21 @@ def intercepted(scorer: Scorer, make: Callable[[slice], P]) -> tuple[Evaluated, 
     here = scorer.at_inputs(gradient=True)
     scorer.interception = None
     return here, passes
+
+
+def notes_on(passes: Iterable[Propagation], accepted_by: str) -> list[str]:
+    """What a reader has to know of the passes: operations without a rule, and what was constant."""
+    passes = tuple(passes)
+    accepted = sorted({op for one in passes for op in one.accepted})
+    held = sorted({op for one in passes for op in one.held})
+    notes = [f"passed by their {accepted_by}: {', '.join(accepted)}"] if accepted else []
+    if held:
+        there = any(one.with_baseline for one in passes)
+        notes.append(
+            f"constants of the network, as at the inputs: {', '.join(held)}"
+            + ("; the score at the baseline is with these constants" if there else "")
+        )
+    return notes
 
 
 class _Ref(weakref.ref[Tensor]):
@@ -358,43 +516,3 @@ def require_visible_operations(model: Callable[..., Any]) -> None:
     raise Unsupported(
         f"the operations of a {kind} model cannot be seen: pass the module it was made from"
     )
-
-
-@lru_cache(4096)
-def _kind(func: Any) -> tuple[str, bool, bool]:
-    """The operation's name, whether it is a query, and whether it writes in place."""
-    op = name_of(func)
-    return op, op in QUERIES, in_place(func)
-
-
-def _written(target: Tensor, key: tuple[Any, ...], value: Tensor) -> Tensor:
-    made = target.clone()
-    made[key] = value
-    return made
-
-
-def _out_of_place(func: Any) -> Any:
-    spelled: str = func.__name__
-    name = {
-        "__iadd__": "add",
-        "__isub__": "sub",
-        "__imul__": "mul",
-        "__itruediv__": "div",
-        "__idiv__": "div",
-        "__ipow__": "pow",
-    }.get(spelled, spelled.rstrip("_"))
-    for home in (torch.Tensor, torch, torch.nn.functional):
-        if hasattr(home, name):
-            return getattr(home, name)
-    raise Unsupported(f"the in-place operation {func.__name__} has no counterpart out of place")
-
-
-def _caller() -> str:
-    """File and line of the first frame outside torch and this library."""
-    frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  inspect.stack is slow
-    while frame is not None:
-        file = frame.f_code.co_filename
-        if not file.startswith(_LIBRARIES):
-            return f"{file}:{frame.f_lineno}"
-        frame = frame.f_back
-    return "unknown"

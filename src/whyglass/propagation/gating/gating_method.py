@@ -13,7 +13,7 @@ from whyglass.core.checks import not_flat
 from whyglass.core.method import Attribution, Method
 from whyglass.core.scorer import Scorer
 from whyglass.propagation.engine.calls import Call, Rule, Table
-from whyglass.propagation.engine.interception import Propagation, intercepted
+from whyglass.propagation.engine.interception import Propagation, intercepted, notes_on
 from whyglass.propagation.engine.operations import GATES
 
 RISING = frozenset({"relu", "relu6", "hardtanh", "elu", "selu", "celu", "softplus", "threshold"})
@@ -84,4 +84,5 @@ class GatedMethod(Method):
             f"changed at {', '.join(met)}" if met else "no gate was met: this is the plain gradient"
         )
         checks = (not_flat(here.gradients, scorer.many),)
-        return Attribution(here.gradients, here.scores, checks=checks, notes=(note,))
+        notes = (note, *notes_on(passes, "plain gradient"))
+        return Attribution(here.gradients, here.scores, checks=checks, notes=notes)

@@ -236,7 +236,7 @@ def _norm(call: Call) -> Tensor:
     """A linear map and a shift, with the standard deviation a constant."""
     x = call.leaves[call.operands[0]]
     if call.op == "layer_norm":
-        return layer_norm(call, x, call.argument(3, "bias"))
+        return layer_norm(call, x, call.argument("bias"))
     with torch.no_grad():
         y = call.run()
     return StraightThrough.apply(NORMS[call.op](call, x), y)

@@ -14,7 +14,7 @@ from whyglass.core.inputs import flat_sum, multiply
 from whyglass.core.method import Attribution, Method
 from whyglass.core.scorer import Evaluated, Scorer
 from whyglass.propagation.engine.calls import Policy
-from whyglass.propagation.engine.interception import Propagation, intercepted, layers_of, one_of
+from whyglass.propagation.engine.interception import intercepted, layers_of, notes_on, one_of
 from whyglass.propagation.lrp.composites import Composite, composite
 from whyglass.propagation.lrp.modified_gradient import Coefficients, OtherRule, fits
 from whyglass.propagation.lrp.products import Products
@@ -55,10 +55,11 @@ class RelevanceMethod(Method):
         by_coefficients = self._by_coefficients(scorer)
         if by_coefficients is not None:
             here, passes = by_coefficients
-            values, notes = multiply(here.gradients, here.points, scorer.many), _accepted(passes)
+            values = multiply(here.gradients, here.points, scorer.many)
+            notes = notes_on(passes, "first order")
         else:
             here, passes = self.by_relevance(scorer)
-            values, notes = here.gradients, _absorbed(passes) + _accepted(passes)
+            values, notes = here.gradients, _absorbed(passes) + notes_on(passes, "first order")
         return Attribution(
             values,
             here.scores,
@@ -126,8 +127,3 @@ def _absorbed(passes: Sequence[Relevance]) -> list[str]:
     shares = [(name, absorbed[name] / initial) for name in order if initial]
     named = [f"{name} {share:.1%}" for name, share in shares if abs(share) >= 5e-4]
     return [f"did not pass all of the relevance: {', '.join(named)}"] if named else []
-
-
-def _accepted(passes: Sequence[Propagation]) -> list[str]:
-    accepted = sorted({op for done in passes for op in done.accepted})
-    return [f"passed by their first order: {', '.join(accepted)}"] if accepted else []

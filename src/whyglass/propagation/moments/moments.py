@@ -14,13 +14,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from whyglass.propagation.engine.arguments import Form
+from whyglass.propagation.engine.arguments import Form, packed
 from whyglass.propagation.engine.calls import Call, Table
+from whyglass.propagation.engine.functions import Function
 from whyglass.propagation.engine.interception import Propagation
+from whyglass.propagation.engine.operations import COMPARISONS
 
-COMPARISONS = frozenset(
-    "gt lt ge le eq ne greater less greater_equal less_equal not_equal argmax argmin argsort".split()
-)
+CHOICES = COMPARISONS | {"argmax", "argmin", "argsort"}
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ class Moments(Propagation):
     A rule that returns None does not cover the call, which is refused.
     """
 
+    needs_gradient: ClassVar[bool] = False
     ways_out: ClassVar[str] = (
         "at= starts behind it, or a method that samples coalitions and needs no rules"
     )
@@ -97,16 +98,19 @@ class Moments(Propagation):
         self.start(*found)
         return found[0]
 
-    def _follow(self, result: Any, at_baseline: Any) -> None:
-        raise NotImplementedError
-
-    def _query(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if getattr(function, "__name__", "").strip("_") in COMPARISONS:
-            self._refuse(function.__name__, "asks which of random numbers is larger, so")
+    def _query(
+        self, known: Function, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        if known.op in CHOICES:
+            self._refuse(known.op, "asks which of random numbers is larger, so")
         return function(*args, **kwargs)
 
-    def _set_item(self, args: tuple[Any, ...]) -> None:
-        self._refuse("setitem", "has no rule for means and variances, so")
+    def _constant(
+        self, known: Function, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        if known.op not in {"detach", "data"}:
+            self._refuse(known.op, "takes a random number for a constant, so")
+        return self._dispatch("clone", torch.clone, args, {}, *packed(args, {}))
 
 
 def combined_factors(

@@ -1,0 +1,1 @@
+"""Composite operations in elementary ones, whose calls have the rules."""
