@@ -35,6 +35,11 @@ class WrittenMemory:
     def __bool__(self) -> bool:
         return bool(self._values)
 
+    def forget(self) -> None:
+        """Let all values go."""
+        self._values.clear()
+        self._outputs.clear()
+
     def made_by_rule(self, output: Any) -> None:
         """Remember a rule's output as the whole of its memory."""
         if isinstance(output, Tensor) and output._base is not None:  # pyright: ignore[reportPrivateUsage]  no other way
