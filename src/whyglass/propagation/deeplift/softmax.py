@@ -69,19 +69,19 @@ def log_softmax(call: Call, rounding: Rounding) -> Tensor:
 
 def logsumexp(call: Call, rounding: Rounding) -> Tensor:
     """Log sum exp: the multiplier of x_j is w_j."""
-    axes = call.argument(1, "dim")
+    axes = call.argument("dim")
     axes = axes if isinstance(axes, int) else tuple(axes)
     x, x0 = call.leaves[call.operands[0]], call.baseline_leaves[call.operands[0]]
     with torch.no_grad():
         y = torch.logsumexp(x, axes, keepdim=True)
         means = _log_means(x.detach(), x0, axes)
     kept = _shifted(call, y, means, None, axes, rounding)
-    return kept if call.argument(2, "keepdim") else kept.squeeze(axes)
+    return kept if call.argument("keepdim") else kept.squeeze(axes)
 
 
 def _with_means(call: Call) -> tuple[Tensor, Tensor, int]:
     """The result of a softmax, the logarithmic means of its probabilities, and its axis."""
-    axis: int = call.argument(1, "dim")
+    axis: int = call.argument("dim")
     x, x0 = call.leaves[call.operands[0]], call.baseline_leaves[call.operands[0]]
     with torch.no_grad():
         y: Tensor = call.run()

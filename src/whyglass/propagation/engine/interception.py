@@ -87,7 +87,7 @@ class Propagation(TorchFunctionMode):
         self._tracked: dict[int, tuple[_Ref, Tensor | None]] = self.per_tensor()
         self._forget = _forgetter(weakref.ref(self))
         self._written = WrittenMemory(self._seen)
-        self._depth = 0
+        self._entered = 0
         # Masks and indices that are others at the baseline: the operation that chose, its choice there.
         self._choices: dict[int, tuple[_Ref, str, Any]] = self.per_tensor()
         self._plain = frozenset[str]() if with_baseline else table.plain()
@@ -100,13 +100,13 @@ class Propagation(TorchFunctionMode):
         self.held: set[str] = set()
 
     def __enter__(self) -> Self:
-        self._depth += 1
+        self._entered += 1
         return super().__enter__()
 
     def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
-        self._depth -= 1
-        if not self._depth:
+        self._entered -= 1
+        if not self._entered:
             self._written.forget()
 
     def begin(self, leaves: Leaves, first: int = 0) -> None:
