@@ -293,3 +293,81 @@ class TestOutput:
         result = Saliency()(lambda rows: wrap(inner(rows)), x)
         torch.testing.assert_close(result.values, Saliency()(inner, x).values)
         assert [("was explained, of" in note) for note in result.notes] == [True] * noted
+
+
+WEIGHTS = torch.tensor([[0.7, -1.2, 0.4], [0.3, 0.9, -0.8]]).double()
+
+
+def alone(age: Tensor) -> Tensor:
+    return torch.relu(1.5 * age - 0.2) - torch.relu(0.4 - age)
+
+
+def beside(age: Tensor, rows: Tensor) -> Tensor:
+    hidden = torch.relu(rows @ WEIGHTS.T + age[:, None])
+    return (hidden @ torch.tensor([[1.0], [-2.0]]).double())[:, 0] + age
+
+
+class TestInputsWithoutFeatures:
+    """An age or a timestamp, (B,), alone or beside others, is what (B, 1) is."""
+
+    @pytest.mark.parametrize("rows", [1, 3])
+    @pytest.mark.parametrize("name", [*NAMES, "midpoint", "own path"])
+    def test_are_features(self, name: str, rows: int) -> None:
+        kind = {"midpoint": "integrated-gradients", "own path": "path-gradients"}.get(name, name)
+        method: Any = make(kind)
+        if name == "midpoint":
+            method = METHODS[kind](steps=8, rule="midpoint")  # pyright: ignore[reportCallIssue]  has both
+        elif name == "own path":
+            method = METHODS[kind](path=lambda start, end, alpha: start + alpha**2 * (end - start))  # pyright: ignore[reportCallIssue]  has it
+        age, table = torch.randn(rows).double(), torch.randn(rows, 3).double()
+        many, more = torch.randn(5).double(), torch.randn(5, 3).double()
+        ways: list[tuple[Any, Any, Any]] = [
+            (None, None, None),
+            (0.5, 0.5, 0.5),
+            (many[:rows], many[:rows, None], (many[:rows], more[:rows])),
+        ]
+        if METHODS[kind].baseline_is == "unused":
+            ways = ways[:1]
+        elif METHODS[kind].baseline_is == "background":
+            ways = [(Background(many), Background(many[:, None]), Background((many, more)))]
+        elif METHODS[kind].baseline_is == "either":
+            ways.append((Background(many), Background(many[:, None]), Background((many, more))))
+        for one, column, both in ways:
+            expected = method(lambda a: alone(a[:, 0]), age[:, None], **_baseline(column))
+            result = method(alone, age, **_baseline(one))
+            torch.testing.assert_close(result.values, expected.values[:, 0])
+            assert result.verdict == expected.verdict
+            columns = both
+            if isinstance(both, tuple):
+                columns = (both[0][:, None], both[1])
+            elif isinstance(both, Background):
+                columns = Background((many[:, None], more))
+            wide = method(
+                lambda a, x: beside(a[:, 0], x), (age[:, None], table), **_baseline(columns)
+            )
+            result = method(beside, (age, table), **_baseline(both))
+            torch.testing.assert_close(result.values[0], wide.values[0][:, 0])
+            torch.testing.assert_close(result.values[1], wide.values[1])
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_of_a_layer(self, name: str) -> None:
+        class Model(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.squeeze = nn.Flatten(0)
+
+            def forward(self, age: Tensor) -> Tensor:
+                return alone(self.squeeze(age))
+
+        age, many = torch.randn(3, 1).double(), torch.randn(5, 1).double()
+        given: dict[str, Any] = {}
+        given_flat: dict[str, Any] = {}
+        if METHODS[name].baseline_is == "background":
+            given, given_flat = _baseline(Background(many)), _baseline(Background(many[:, 0]))
+        result = make(name)(Model(), age, at="squeeze", **given)
+        expected = make(name)(alone, age[:, 0], **given_flat)
+        torch.testing.assert_close(result.values, expected.values)
+
+
+def _baseline(baseline: Any) -> dict[str, Any]:
+    return {} if baseline is None else {"baseline": baseline}

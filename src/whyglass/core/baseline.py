@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from whyglass.core.errors import BadInput
-from whyglass.core.inputs import Inputs, Leaves, differentiable, require_finite
+from whyglass.core.inputs import Inputs, Leaves, differentiable, flat_rows, require_finite
 from whyglass.core.scorer import Evaluated, Scorer
 
 T = TypeVar("T")
@@ -107,7 +107,7 @@ class Nearest:
             )
         _same_rows("Nearest", self.data, inputs)
         data = self.data.to(inputs)
-        distance = torch.cdist(inputs.flatten(1), data.flatten(1))
+        distance = torch.cdist(flat_rows(inputs), flat_rows(data))
         distance[self.own.to(inputs.device)[:, None] == self.labels.to(inputs.device)] = math.inf
         if torch.isinf(distance).all(1).any():
             raise BadInput("Nearest: the data holds no example of another class for some row")

@@ -129,6 +129,11 @@ def take_rows(tensor: Tensor, rows: Tensor | slice) -> Tensor:
     return tensor if whole else tensor[rows]
 
 
+def flat_rows(tensor: Tensor) -> Tensor:
+    """(n, features) of a tensor (n, ...); of one without features (n,) the one number is a feature."""
+    return tensor.reshape(len(tensor), -1)
+
+
 def per_row(weights: Tensor, like: Tensor, axes: int = 1) -> Tensor:
     """Weights over the first axes of a tensor (one, the batch), shaped to multiply it."""
     return weights.reshape(*weights.shape[:axes], *[1] * (like.dim() - axes))

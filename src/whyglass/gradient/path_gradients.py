@@ -11,7 +11,7 @@ from torch import Tensor
 
 from whyglass.core.baseline import Baseline, both_ends
 from whyglass.core.checks import Check, completeness, worst_target
-from whyglass.core.inputs import Leaves, per_row
+from whyglass.core.inputs import Leaves, flat_rows, per_row
 from whyglass.core.method import Attribution, Axiom, Method, positive, positive_integer
 from whyglass.core.paper import Paper
 from whyglass.core.scorer import Scorer
@@ -154,5 +154,5 @@ def _map_error(values: Leaves, errors: Leaves, many: bool, raw: float) -> Check:
 
 def _at_baseline(starts: Leaves, points: Leaves) -> Tensor:
     """(B,) whether a row equals its baseline."""
-    parts = [(s == p).flatten(1).all(1).cpu() for s, p in zip(starts, points, strict=True)]
+    parts = [flat_rows(s == p).all(1).cpu() for s, p in zip(starts, points, strict=True)]
     return torch.stack(parts).all(0)

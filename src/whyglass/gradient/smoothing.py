@@ -12,7 +12,7 @@ from torch import Tensor
 from whyglass.core.baseline import Baseline
 from whyglass.core.checks import precision
 from whyglass.core.errors import BadInput
-from whyglass.core.inputs import Leaves, differentiable, per_row
+from whyglass.core.inputs import Leaves, differentiable, flat_rows, per_row
 from whyglass.core.method import Attribution, Method, integer, positive, positive_integer
 from whyglass.core.scorer import Scorer
 from whyglass.gradient.sampling import Draw, Drawn, Moments, average
@@ -73,7 +73,7 @@ class Smoothing(Method):
     def _noise(self, points: Leaves) -> Draw:
         generator = torch.Generator().manual_seed(self.seed)
         scales = [
-            self.noise * (point.flatten(1).amax(1) - point.flatten(1).amin(1))
+            self.noise * (flat_rows(point).amax(1) - flat_rows(point).amin(1))
             if differentiable(point)
             else None
             for point in points

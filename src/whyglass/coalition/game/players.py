@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from whyglass.core.errors import BadInput
-from whyglass.core.inputs import Leaves, differentiable
+from whyglass.core.inputs import Leaves, differentiable, flat_rows
 from whyglass.core.scorer import Scorer
 
 # Tuples nest; callables and tuples are hashable, so that settings are, too.
@@ -69,7 +69,7 @@ class FeatureGroups:
         for leaf, mask in zip(leaves, self.masks, strict=True):
             # -1, held fixed, comes last.
             player = mask.expand(leaf.shape[1:]).flatten().cpu() % (self.count + 1)
-            sums.index_add_(1, player, leaf.double().cpu().flatten(1))
+            sums.index_add_(1, player, flat_rows(leaf.double().cpu()))
             sizes.index_add_(0, player, torch.ones_like(player, dtype=torch.float64))
         return (sums / sizes)[:, :-1]
 

@@ -14,7 +14,7 @@ from whyglass.coalition.game.maskers import Masker, Replace
 from whyglass.coalition.game.players import FeatureGroups
 from whyglass.core.checks import Check
 from whyglass.core.errors import BadInput
-from whyglass.core.inputs import Leaves
+from whyglass.core.inputs import Leaves, flat_rows
 from whyglass.core.method import Axiom
 from whyglass.core.paper import Paper
 
@@ -81,7 +81,7 @@ def _levels(groups: FeatureGroups, points: Leaves) -> tuple[Tensor, Tensor]:
     levels = torch.full((rows, groups.count + 1), -torch.inf, dtype=torch.float64)
     for point, mask in zip(points, groups.masks, strict=True):
         place = mask.expand(point.shape[1:]).flatten() % (groups.count + 1)
-        flat = point.detach().double().cpu().flatten(1)
+        flat = flat_rows(point.detach().double().cpu())
         levels.scatter_reduce_(1, place.expand_as(flat), flat, "amax")
     return levels[:, :-1], levels[:, -1]
 

@@ -17,7 +17,7 @@ from whyglass.core.baseline import Baseline, background
 from whyglass.core.checks import completeness
 from whyglass.core.errors import BadInput
 from whyglass.core.explanation import Explanation
-from whyglass.core.inputs import Leaves
+from whyglass.core.inputs import Leaves, flat_rows
 from whyglass.core.method import Axiom, BaselineIs
 from whyglass.core.paper import Paper
 from whyglass.core.scorer import Scorer
@@ -133,7 +133,7 @@ def _single(groups: FeatureGroups, points: Leaves) -> bool:
 
 def _independent(rows: Tensor, draws: int, generator: torch.Generator) -> Tensor:
     """(draws, ...) rows whose features come from rows of their own, all used equally often."""
-    flat = rows.flatten(1)
+    flat = flat_rows(rows)
     laps = -(-draws // len(rows))
     order = torch.rand(laps, *flat.shape, generator=generator).argsort(1)
     shuffled = flat.gather(0, order.reshape(-1, flat.shape[1])[:draws].to(flat.device))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from whyglass.core.checks import Check, worst_target
-from whyglass.core.inputs import Leaves
+from whyglass.core.inputs import Leaves, flat_rows
 from whyglass.core.scorer import Scorer
 from whyglass.propagation.moments.moments import Covariance
 
@@ -48,7 +48,7 @@ class Players:
         """
         change = torch.cat(
             [
-                (p - s)[row.to(p.device)].flatten(1)
+                flat_rows((p - s)[row.to(p.device)])
                 for p, s in zip(self.points, self.starts, strict=True)
             ],
             1,
