@@ -124,8 +124,10 @@ def test_an_interrupt_clears_the_bar_and_leaves_nothing(
             raise error
         return model(x)
 
-    with pytest.raises(error):
+    # The traceback keeps what the call held, so that nothing goes by itself.
+    with pytest.raises(error) as caught:
         PermutationShapley(budget=200)(interrupted, X, batch_size=2)
+    assert caught.tb is not None
     assert "permutation-shapley" in stderr.getvalue()
     assert stderr.getvalue().rsplit("\r", 2)[1].strip() == ""
     assert threading.active_count() == threads
