@@ -106,7 +106,7 @@ def test_methods_of_coalitions_need_no_setting(run: Run, photos: Path) -> None:
         entry = json.loads(out)["photos"][0]["explanations"][0]
         settled[len(players)] = entry["settings"]["players"]
     assert settled[0] == 8
-    assert "Superpixels" in settled[2]
+    assert settled[2] == "superpixels"
     for options, words in (
         (["--players", "0"], "--players '0'"),
         (["--baseline", "inpaint", "-M", "occlusion"], "not occlusion"),

@@ -21,7 +21,7 @@ from whyglass.core.explanation import Explanation
 from whyglass.core.legend import Legend
 from whyglass.core.method import Method
 from whyglass.core.target import Contrast, LogOdds, Probability, Single
-from whyglass.data.image import Superpixels, class_names, read, stack
+from whyglass.data.image import class_names, read, stack
 from whyglass.data.loading import Loaded, load
 from whyglass.views.report import Prediction
 
@@ -185,9 +185,9 @@ def _target(text: str | None, score: str, against: str | None) -> Single:
     return {"logit": index, "probability": Probability(index), "log-odds": LogOdds(index)}[score]
 
 
-def _players(text: str) -> int | Superpixels:
+def _players(text: str) -> int | str:
     if text == "superpixels":
-        return Superpixels()
+        return text
     if not text.isdigit() or int(text) < 1:
         raise click.UsageError(
             f"--players {text!r} must be superpixels, or a number of windows along each axis"
@@ -196,7 +196,7 @@ def _players(text: str) -> int | Superpixels:
 
 
 def _methods(
-    names: Sequence[str], settings: Sequence[str], seed: int, players: int | Superpixels
+    names: Sequence[str], settings: Sequence[str], seed: int, players: int | str
 ) -> list[Method]:
     classes = {name: method_and_settings(name)[0] for name in names}
     known = {name: {field.name for field in fields(cls)} for name, cls in classes.items()}

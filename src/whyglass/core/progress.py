@@ -47,7 +47,7 @@ class Progress:
         if not self._shown:
             return
         if self._bar is None and (self._always or self._long()):
-            self._bar = _bar(self._title, self._done - rows)
+            self._bar = _bar(self._title, self._done - rows, self._total)
         if self._bar is not None:
             self._bar.total = self._total
             self._bar.update(rows)
@@ -58,14 +58,16 @@ class Progress:
         return elapsed > FIRST_LOOK and elapsed * self._total / self._done > LONG
 
 
-def _bar(title: str, done: int) -> Any:
+def _bar(title: str, done: int, total: int) -> Any:
     from tqdm.auto import tqdm
 
     class Bar(tqdm):  # pyright: ignore[reportUntypedBaseClass, reportMissingTypeArgument]  tqdm has no types
         # No thread that watches over bars: it would outlive the call.
         monitor_interval = 0
 
-    return Bar(desc=title, initial=done, unit=" evaluations", leave=False, file=sys.stderr)
+    return Bar(
+        desc=title, initial=done, total=total, unit=" evaluations", leave=False, file=sys.stderr
+    )
 
 
 def _watched() -> bool:

@@ -36,7 +36,9 @@ class Preprocess:
 
     def __post_init__(self) -> None:
         if self.size < self.crop or self.crop < 1:
-            raise BadInput(f"crop {self.crop} does not fit into size {self.size}")
+            raise BadInput(
+                f"crop {self.crop} does not fit into size {self.size}: it may be from 1 to that"
+            )
         if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3):
             raise BadInput("mean and std need one number for grey or three for RGB")
         if not all(value > 0 for value in self.std):

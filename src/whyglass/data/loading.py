@@ -49,12 +49,12 @@ def load(spec: str, weights: str | Path | None = None, trust: bool = False) -> L
     """
     if spec in BUILT_IN:
         if weights is not None:
-            raise BadInput(f"{spec} brings its own weights: leave --weights out")
+            raise BadInput(f"{spec} brings its own weights: leave weights (--weights) out")
         return BUILT_IN[spec]()
     suffix = Path(spec).suffix
     if suffix in _FILE_LOADERS:
         if weights is not None:
-            raise BadInput(f"{spec} holds its weights: leave --weights out")
+            raise BadInput(f"{spec} holds its weights: leave weights (--weights) out")
         if not Path(spec).is_file():
             raise BadInput(f"there is no file {spec}")
         return Loaded(_FILE_LOADERS[suffix](spec, trust), Path(spec).name)
@@ -79,7 +79,10 @@ def _from_factory(spec: str) -> nn.Module:
         raise BadInput(f"model {spec!r}: {error}") from error
     model = factory()
     if not isinstance(model, nn.Module):
-        raise BadInput(f"{spec} returned {type(model).__name__}, not a torch.nn.Module")
+        raise BadInput(
+            f"{spec} returned {type(model).__name__}: name a function that takes nothing and returns a "
+            "torch.nn.Module"
+        )
     return model
 
 
@@ -102,7 +105,7 @@ def _load_weights(model: nn.Module, path: Path) -> None:
         ) from error
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise BadInput(f"{path} holds no state dict")
+        raise BadInput(f"{path} holds no state dict: save model.state_dict()")
     if all(name.startswith("module.") for name in state):  # saved from DataParallel
         state = {name.removeprefix("module."): value for name, value in state.items()}
     try:
@@ -130,8 +133,8 @@ def _torchscript(path: str, trust: bool) -> nn.Module:
 def _require_trust(path: str, trust: bool) -> None:
     if not trust:
         raise BadInput(
-            f"{path} can run any code when it is loaded: if you know who made it, say --trust-model; "
-            "safer is package.module:factory with --weights file.safetensors"
+            f"{path} can run any code when it is loaded: if you know who made it, say trust=True "
+            "(--trust-model); safer is package.module:factory with weights in a .safetensors file"
         )
 
 

@@ -3,8 +3,9 @@
 ==============================  =================================================================
 ``None``                        each feature a player; an image's channels together
 ``8``                           windows: each axis but batch and channels cut into 8 even parts
+``"superpixels"``               some 50 patches of even colour of one image (needs scikit-image)
 tensor or nested tuple          the number of each feature's player, 0 to n - 1, or -1: always present
-callable                        ``inputs -> tensor``, such as ``whyglass.data.image.Superpixels(50)``
+callable                        ``inputs -> tensor``, such as ``whyglass.data.image.Superpixels(99)``
 ==============================  =================================================================
 
 A mask has the shape of one row, or one that broadcasts to it: (H, W) for an image (C, H, W). It holds
@@ -34,7 +35,9 @@ from whyglass.core.scorer import Scorer
 # Tuples nest; callables and tuples are hashable, so that settings are, too.
 BESIDE_TOKENS = {"attention_mask", "token_type_ids", "position_ids", "special_tokens_mask"}
 
-Players: TypeAlias = "int | Tensor | tuple[Any, ...] | dict[str, Any] | Callable[[Any], Any] | None"
+Players: TypeAlias = (
+    "int | str | Tensor | tuple[Any, ...] | dict[str, Any] | Callable[[Any], Any] | None"
+)
 
 
 @dataclass(frozen=True)
@@ -95,9 +98,22 @@ def to_result_dtype(values: Tensor, point: Tensor) -> Tensor:
     return values if point.dtype == torch.float64 else values.float()
 
 
+def _superpixels(name: str) -> Callable[[Tensor], Tensor]:
+    if name != "superpixels":
+        raise BadInput(
+            f'players {name!r} must be "superpixels", a number of windows along each axis, or a mask '
+            "of integers"
+        )
+    from whyglass.data.image import Superpixels
+
+    return Superpixels()
+
+
 def feature_groups(players: Players, scorer: Scorer) -> FeatureGroups:
     """The players that the setting `players` describes for this batch."""
     points = scorer.points
+    if isinstance(players, str):
+        players = _superpixels(players)
     asked: Any = players(scorer.structure.pack(points)) if callable(players) else players
     if asked is None or isinstance(asked, int):
         split = _has_players(points, scorer.structure.names or ())

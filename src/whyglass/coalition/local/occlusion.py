@@ -74,8 +74,10 @@ class Occlusion(Method):
         (starts, every), here = both_ends(baseline, scorer, False, windows)
         if not any(map(differentiable, scorer.points)):
             raise BadInput(
-                f"{scorer.structure.label(0)} is {scorer.points[0].dtype}: occlusion mixes input and "
-                "baseline, so it needs floats; explain the embedding with at="
+                f"{scorer.structure.label(0)} is {scorer.points[0].dtype}: occlusion needs floats. "
+                "For integers such as tokens take exact-shapley, permutation-shapley, kernel-shap or "
+                "lime, with baseline= an integer; or explain a layer of floats, such as the embedding, "
+                "with at="
             )
         values = tuple(
             self._leaf(scorer, here.scores, starts, index, every[index])
