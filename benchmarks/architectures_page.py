@@ -20,7 +20,6 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "expected gradients": ("expected-gradients",),
     "path integrals": ("integrated-gradients", "path-gradients"),
     "class activation maps": (
-        "cam",
         "grad-cam",
         "counterfactual-grad-cam",
         "grad-cam-plus-plus",
@@ -76,9 +75,10 @@ time
   networks of usual size.
 
 Columns: gradients are `saliency`, `gradient-x-input`, `smoothgrad`, `smoothgrad-squared` and
-`vargrad`; path integrals `integrated-gradients` and `path-gradients`; class activation maps the seven
-maps and `guided-grad-cam`; attention `attention-rollout` and `chefer`. DASP passes every feature
-through the network and is not run (a dash) above 256 of them.
+`vargrad`; path integrals `integrated-gradients` and `path-gradients`; class activation maps
+`guided-grad-cam` and the six maps beside `cam`, which needs a head of pooling and one linear layer;
+attention `attention-rollout` and `chefer`. DASP passes every feature through the network and is not run
+(a dash) above 256 of them.
 """
 
 
@@ -114,8 +114,9 @@ class Sentences:
     def reference(self, row: Row) -> str:
         """The number of a row's sentence, in brackets."""
         text = row.text if row.result == "refused" else f"{row.result}: {row.text}"
-        text = re.sub(r";? called at \S+", "", text)
+        text = re.sub(r";? called at \S+| Ways out: .*", "", text)
         text = re.sub(r"\(\d+(, \d+)*,?\)", "(...)", text)
+        text = re.sub(r"\[[^\]]*[(\d][^\]]*\]", "[...]", text)
         text = re.sub(r"(inputs|layer|layers|at=)(\[| )?'[^']*'\]?", r"\1 '...'", text)
         text = re.sub(r"\b\d+(\.\d+)?\b", "N", text)
         return f"[{self.numbers.setdefault(text, len(self.numbers) + 1)}]"
@@ -160,8 +161,12 @@ def exactness(rows: Sequence[Row]) -> str:
         return "yes"
     if first.gap is not None and first.gap <= CONSERVED:
         return "conserved"
-    told = f"absorbed {first.absorbed or 0:.0%}"
-    missing = first.unaccounted or 0
+    missing, lost = first.unaccounted or 0.0, first.absorbed or 0.0
+    told = (
+        f"absorbed {lost:.0%}" if abs(lost) >= CONSERVED else f"conserved to {first.gap or 0:.0%}"
+    )
+    if missing > CONSERVED and abs(lost) < CONSERVED:
+        return f"unaccounted {missing:.0%}"
     return told if missing <= CONSERVED else f"{told}, unaccounted {missing:.0%}"
 
 
