@@ -337,6 +337,33 @@ def test_token_grid(special: int, height: int, width: int, at: str | None) -> No
     assert any(f"{height // 4} x {width // 4}" in note for note in result.notes)
 
 
+class Windows(nn.Module):
+    """A convolution, then a layer norm in windows that stand where the batch does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 6, 3, padding=1), nn.LayerNorm(6)
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.conv(x))
+        windows = x.unflatten(2, (2, 4)).unflatten(4, (2, 4)).permute(0, 2, 4, 3, 5, 1)
+        tokens = self.norm(windows.reshape(-1, 16, 6))
+        return self.head(tokens.reshape(len(x), 64, 6).mean(1))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in MAPS if kind is not CAM])
+def test_windows_in_place_of_the_batch_are_no_map(kind: type[Method]) -> None:
+    """The layer before them is taken, and one of them by name is refused."""
+    model, images = _seeded(Windows), _images(2, 3, 8, 8)
+    with pytest.raises(BadInput, match=r"\(8, 16, 6\).*at="):
+        kind()(model, images, target=1, at="norm")
+    result = kind()(model, images, target=1)
+    assert isinstance(result.values, Tensor)
+    assert result.values.shape == (2, 1, 8, 8)
+    assert str(result.at).startswith("Windows")
+
+
 def test_tokens_that_form_no_grid() -> None:
     class Odd(nn.Module):
         def __init__(self) -> None:

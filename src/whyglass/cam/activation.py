@@ -56,14 +56,14 @@ class LastActivation:
         self.name = ""
         modules = model.named_modules() if isinstance(model, nn.Module) else ()
         self._names = {id(module): name for name, module in modules}
-        self._recorder = _Recorder({})
+        self._recorder = _Recorder({}, 0)
 
     @contextmanager
     def capture(
         self, points: Leaves | None, rows: int, gradient: bool, begin: Begin | None
     ) -> Generator[_Recorder]:
         """Within, the activations of one forward pass are recorded."""
-        self._recorder = _Recorder(self._names)
+        self._recorder = _Recorder(self._names, rows)
         with self._recorder:
             yield self._recorder
 
@@ -92,9 +92,9 @@ class LastActivation:
 class _Recorder(TorchFunctionMode):
     """Records the spatial and token tensors of one forward pass."""
 
-    def __init__(self, names: dict[int, str]) -> None:
+    def __init__(self, names: dict[int, str], rows: int) -> None:
         super().__init__()
-        self._names = names
+        self._names, self._rows = names, rows
         self._candidates: list[_Candidate] = []
         self.chosen: list[_Candidate] = []
         self.grid: tuple[int, ...] | None = None
@@ -110,6 +110,9 @@ class _Recorder(TorchFunctionMode):
             made_of = [a for a in args if isinstance(a, Tensor) and a.grad_fn is not None]
             product = len(made_of) > 1 and op not in {"add", "sub"}
             self._candidates[-1].after.append(f"product by {op}" if product else op)
+        if result.dim() < 3 or len(result) != self._rows:
+            # Windows or patches in place of the batch: no map of an image.
+            return result
         tokens = result.dim() == 3 and op in TOKEN_OPERATIONS and result.shape[1] > 1
         spatial = result.dim() in {4, 5} and result[0, 0].numel() > 1
         if spatial and op.startswith("conv"):

@@ -88,9 +88,9 @@ class ActivationMap(Method):
         return []
 
     def _grid(self, tensor: Tensor, grid: tuple[int, ...] | None, image: Tensor) -> Tensor:
-        if tensor.dim() == 3 and image.dim() == 4:
+        if len(tensor) == len(image) and tensor.dim() == 3 and image.dim() == 4:
             tensor = to_grid(tensor, grid, image.shape[2:])
-        if tensor.dim() != image.dim():
+        if len(tensor) != len(image) or tensor.dim() != image.dim():
             raise BadInput(
                 f"the layer's output has shape {tuple(tensor.shape)} for images of shape "
                 f"{tuple(image.shape)}: choose a layer (B, C, H, W) or (B, tokens, D) with at="

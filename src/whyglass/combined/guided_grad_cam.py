@@ -37,8 +37,9 @@ class GuidedGradCAM(Method):
     paper: ClassVar[Paper] = PAPER
 
     def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
-        fine = GuidedBackprop().attribute(scorer.for_model_inputs(), baseline)
+        # The map comes first: it refuses inputs that are no images.
         coarse = GradCAM().attribute(scorer, baseline)
+        fine = GuidedBackprop().attribute(scorer.for_model_inputs(), baseline)
         (region,) = coarse.values
         values = tuple(
             leaf * region if leaf.dim() == region.dim() else leaf * 0 for leaf in fine.values

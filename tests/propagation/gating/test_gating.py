@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from whyglass import Deconvolution, GradCAM, GuidedBackprop, GuidedGradCAM, Saliency
+from tests.zoo.networks import ZOO
+from whyglass import BadInput, Deconvolution, GradCAM, GuidedBackprop, GuidedGradCAM, Saliency
 
 DRAW = np.random.default_rng(0)
 W1, W2 = DRAW.normal(size=(7, 5)), DRAW.normal(size=(3, 7))
@@ -78,3 +79,10 @@ def test_guided_grad_cam_is_the_product() -> None:
     torch.testing.assert_close(found.values, fine * coarse)  # type: ignore[operator]
     assert found.at == "4 (relu)"
     assert any("changed at" in note for note in found.notes)
+
+
+def test_guided_grad_cam_refuses_what_is_no_image() -> None:
+    tokens = ZOO["tokens"]
+    for at in (None, tokens.at):
+        with pytest.raises(BadInput, match=r"one image input|embedding"):
+            GuidedGradCAM()(tokens.make(), tokens.inputs(), at=at)
