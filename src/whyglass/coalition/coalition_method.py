@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from whyglass.coalition.game.game import Game
-from whyglass.coalition.game.maskers import Masker, masker
+from whyglass.coalition.game.game import Game, wide
+from whyglass.coalition.game.masker import Masker
+from whyglass.coalition.game.maskers import masker
 from whyglass.coalition.game.players import FeatureGroups, Players, feature_groups, to_result_dtype
 from whyglass.core.baseline import Baseline
-from whyglass.core.checks import Check, completeness, precision, relative_error, worst_target
+from whyglass.core.checks import (
+    PRECISION,
+    Check,
+    completeness,
+    enough_background,
+    precision,
+    relative_error,
+    together,
+    worst_target,
+)
 from whyglass.core.method import (
     Attribution,
     Axiom,
@@ -24,10 +34,12 @@ from whyglass.core.method import (
     positive,
     positive_integer,
 )
-from whyglass.core.scorer import Scorer
+from whyglass.core.scorer import Evaluated, Scorer
 from whyglass.core.standard_errors import Sampled, freedom_check
 
 TOLERANCE = 1e-4
+# The most numbers that the estimates of several rows hold at once.
+MOST_HELD = 2**24
 SHAPLEY_AXIOMS: tuple[Axiom, ...] = (
     "completeness",
     "sensitivity",
@@ -65,6 +77,10 @@ class CoalitionMethod(Method):
     baseline_is: ClassVar[BaselineIs] = "either"
     # Whether values are meant to add up to the change of score, so that it is checked.
     adds_up: ClassVar[bool] = True
+    # Whether players that never change are left out of a row's game, or only set to zero in the end.
+    drops_unchanged: ClassVar[bool] = False
+    # Whether standard errors are already those over another background.
+    errors_over_background: ClassVar[bool] = False
 
     @abstractmethod
     def estimate(self, game: Game) -> Estimate:
@@ -77,6 +93,10 @@ class CoalitionMethod(Method):
     def ready(self, groups: FeatureGroups, absent: Masker) -> None:
         """Refuse settings that do not suit the players, before the model runs."""
 
+    def held(self, players: int) -> int:
+        """How many numbers an estimate holds for one row and one target."""
+        return players
+
     def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
         def prepare() -> tuple[FeatureGroups, Masker]:
             groups = feature_groups(self.players, scorer)
@@ -88,18 +108,27 @@ class CoalitionMethod(Method):
         early = prepare() if scorer.layer is None else None
         here = scorer.at_inputs(gradient=False)
         groups, absent = early or prepare()
-        game = Game(scorer, absent, groups, here)
-        estimate = self.estimate(game)
+        unchanged = absent.unchanged(scorer.rows, groups.count)
+        estimate, empty, deviation = self._over_rows(scorer, absent, groups, here, unchanged)
         many, point = scorer.many, scorer.points[0]
         values, errors = (
             to_result_dtype(part if many else part[..., 0], point)
             for part in (estimate.values, estimate.errors)
         )
-        empty = (game.empty if many else game.empty[:, 0]).to(here.scores)
-        checks = list(estimate.checks)
+        empty = (empty if many else empty[:, 0]).to(here.scores)
+        checks = [*estimate.checks, *absent.checks(scorer.rows)]
+        notes = list(estimate.notes)
         if self.adds_up:
             exact = estimate.values if many else estimate.values[..., 0]
             checks.insert(0, completeness((exact,), here.scores.cpu(), empty.cpu(), TOLERANCE))
+        if absent.sample_size > 1 and not self.errors_over_background:
+            size = absent.sample_size
+            checks.append(enough_background((estimate.values,), deviation / size**0.5, size, True))
+        if absent.sample_size == 1:
+            notes.append("one background row: nothing tells how far another would move the values")
+        if unchanged.all(1).any():
+            equal = int(unchanged.all(1).sum())
+            notes.append(f"{equal} rows equal what stands for absence: their values are zero")
         return Attribution(
             groups.spread_over_features(estimate.values, scorer.points, many),
             here.scores,
@@ -107,11 +136,52 @@ class CoalitionMethod(Method):
             absent.start,
             groups.spread_over_features(estimate.errors, scorer.points, many),
             checks=checks,
-            notes=estimate.notes,
+            notes=notes,
             players=groups.masks,
             player_values=values.to(here.scores.device),
             player_std_error=errors.to(here.scores.device),
         )
+
+    def _over_rows(
+        self,
+        scorer: Scorer,
+        absent: Masker,
+        groups: FeatureGroups,
+        here: Evaluated,
+        unchanged: Tensor,
+    ) -> tuple[Estimate, Tensor, Tensor]:
+        """The estimate of all rows, and (B, K) the mean and the deviation of the scores of nobody."""
+        full = wide(here.scores, scorer.many)
+        empty, deviation = full.clone(), torch.zeros_like(full)
+        values = full.new_zeros(*unchanged.shape, full.shape[1])
+        errors = torch.zeros_like(values)
+        parts: list[tuple[Tensor, Estimate]] = []
+        for some_rows, players in self._games(unchanged):
+            held = self.held(len(players)) * full.shape[1]
+            for rows in some_rows.split(max(1, MOST_HELD // held)):
+                game = Game(scorer, absent, groups, here, rows, players)
+                estimate = self.estimate(game)
+                values[rows[:, None], players] = estimate.values
+                errors[rows[:, None], players] = estimate.errors
+                empty[rows] = game.empty
+                if game.scores_of_nobody.shape[1] > 1:
+                    deviation[rows] = game.scores_of_nobody.std(1)
+                parts.append((rows, estimate))
+        values[unchanged], errors[unchanged] = 0.0, 0.0
+        checks = together([(rows, part.checks) for rows, part in parts], scorer.rows)
+        notes = tuple(dict.fromkeys(note for _, part in parts for note in part.notes))
+        return Estimate(values, errors, checks, notes), empty, deviation
+
+    def _games(self, unchanged: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Rows that play one game, and its players, at least one."""
+        rows, players = torch.arange(len(unchanged)), torch.arange(unchanged.shape[1])
+        if not self.drops_unchanged:
+            return [(rows, players)]
+        patterns, pattern = unchanged.unique(dim=0, return_inverse=True)
+        # Games of the same size come one after the other: they share a plan.
+        order = (~patterns).sum(1).argsort(stable=True).tolist()
+        games = [(rows[pattern == number], players[~patterns[number]]) for number in order]
+        return [(some, playing) for some, playing in games if len(playing)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,11 +211,22 @@ class SampledCoalitions(CoalitionMethod):
         """A new one, at its start."""
         return torch.Generator().manual_seed(self.seed)
 
+    def held(self, players: int) -> int:
+        return max(players, self.budget)
+
+    def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
+        attribution = super().attribute(scorer, baseline)
+        each = scorer.cost.evaluations / scorer.rows
+        if each <= self.budget:
+            return attribution
+        note = f"tied background rows are all used: {each:.0f} evaluations a row, beyond the budget"
+        return replace(attribution, notes=(*attribution.notes, note))
+
     def sampling_checks(self, sampled: Sampled) -> tuple[Check, Check]:
         """The checks "sampling error" and "degrees of freedom" of (B, n, K)."""
         values, errors, freedom = ((part,) for part in sampled)
         return (
-            precision(values, errors, True, self.tol or 0.25),
+            precision(values, errors, True, self.tol or PRECISION),
             freedom_check(values, errors, freedom, True, "a larger budget= raises them"),
         )
 

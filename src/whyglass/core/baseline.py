@@ -222,8 +222,12 @@ def resolve(baseline: Baseline, scorer: Scorer, integers: Collection[int] = ()) 
         make = cast("Callable[[Any], Any]", baseline)
         baseline = make(scorer.structure.pack(points))
     if baseline is None or isinstance(baseline, int | float):
-        if isinstance(baseline, bool) or not math.isfinite(baseline or 0.0):
-            raise BadInput(f"baseline {baseline!r} must be a finite number")
+        missing = not scorer.needs_gradients and math.isnan(baseline or 0.0)
+        if isinstance(baseline, bool) or not (missing or math.isfinite(baseline or 0.0)):
+            raise BadInput(
+                f"baseline {baseline!r} must be a finite number; for the methods without gradients "
+                "it may be NaN"
+            )
         if baseline and scorer.embeds_tokens:
             raise BadInput(
                 f"baseline {baseline!r} would be a constant of the embedding: for a token give its id "
@@ -317,7 +321,12 @@ def _leaves(baseline: object, scorer: Scorer) -> Leaves:
             raise BadInput(
                 f"baseline is on {leaf.device} and the inputs on {scorer.inputs[0].device}"
             )
-        require_finite(leaf, "baseline")
+        if scorer.needs_gradients or bool(leaf.isinf().any()):
+            require_finite(
+                leaf,
+                "baseline",
+                "where no gradient is defined: only the methods without gradients take NaN",
+            )
     return leaves
 
 

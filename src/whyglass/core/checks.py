@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -12,6 +13,9 @@ from torch import Tensor
 from whyglass.core.inputs import flat_sum
 
 Verdict: TypeAlias = Literal["pass", "warn", "fail"]
+# How large standard errors may be beside the values.
+PRECISION = 0.25
+VERDICTS: tuple[Verdict, ...] = ("pass", "warn", "fail")
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,27 @@ def precision(
     )
 
 
+def enough_background(values: Sequence[Tensor], errors: Tensor, size: int, many: bool) -> Check:
+    """How far another background of as many rows would move the values.
+
+    `errors` (B,) or (B, K) are standard errors over the background: of the baseline's score, which the
+    values add up to, or the Euclidean norm of those of the values.
+    """
+    length = flat_sum([value.double() ** 2 for value in values], many).sqrt().cpu()
+    error = errors.double().cpu()
+    rows = worst_target(torch.where(error > 0, error / length, 0.0))
+    worst = max(rows)
+    return Check(
+        "background",
+        worst,
+        PRECISION,
+        "pass" if worst <= PRECISION else "warn",
+        f"another background of {size} rows would move the values by {worst:.0%} of them (one "
+        "standard error, Euclidean norms); four times the rows halve that",
+        rows,
+    )
+
+
 def relative_error(values: Sequence[Tensor], errors: Sequence[Tensor], many: bool) -> Tensor:
     """|standard errors| / |values|, Euclidean norms over a row: (B,) or (B, K), zero for 0 / 0."""
     noise = flat_sum([error**2 for error in errors], many)
@@ -133,7 +158,28 @@ def worst_target(figures: Tensor) -> tuple[float, ...]:
     return tuple((figures.amax(1) if figures.dim() == 2 else figures).tolist())
 
 
+def together(parts: Sequence[tuple[Tensor, Sequence[Check]]], count: int) -> tuple[Check, ...]:
+    """The checks of parts of a batch of `count` rows, each with its rows, as checks of the batch.
+
+    A row without a figure, for it is in no part, has zero.
+    """
+    by_name: dict[str, list[tuple[Tensor, Check]]] = {}
+    for rows, checks in parts:
+        for check in checks:
+            by_name.setdefault(check.name, []).append((rows, check))
+    merged: list[Check] = []
+    for same in by_name.values():
+        figures = [0.0] * count
+        for rows, check in same:
+            for row, figure in zip(rows.tolist(), check.rows, strict=False):
+                figures[row] = figure
+        worst = max(
+            (check for _, check in same), key=lambda c: (VERDICTS.index(c.verdict), c.measured)
+        )
+        merged.append(dataclasses.replace(worst, rows=tuple(figures) if worst.rows else ()))
+    return tuple(merged)
+
+
 def verdict(checks: Sequence[Check]) -> Verdict:
     """The worst verdict."""
-    order: tuple[Verdict, ...] = ("pass", "warn", "fail")
-    return order[max((order.index(check.verdict) for check in checks), default=0)]
+    return VERDICTS[max((VERDICTS.index(check.verdict) for check in checks), default=0)]

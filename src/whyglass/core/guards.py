@@ -35,6 +35,14 @@ class WrongOutput(BadInput):
     """The output of the model cannot be scored as it is."""
 
 
+class NonfiniteScore(BadInput):
+    """A score is NaN or infinite: that of the evaluation numbered `place`."""
+
+    def __init__(self, message: str, place: int) -> None:
+        super().__init__(message)
+        self.place = place
+
+
 def check_call(
     model: Callable[..., Any], leaves: Leaves, structure: Structure, gradient: bool, at_input: bool
 ) -> None:
@@ -63,8 +71,20 @@ def check_call(
     if isinstance(model, nn.Module):
         _refuse_misfit(model, leaves, structure)
         _refuse_modules(model, gradient)
+    if gradient or any(bool(leaf.isinf().any()) for leaf in leaves):
+        require_finite_inputs(leaves, structure, "where no explanation is defined")
+
+
+def require_finite_inputs(leaves: Leaves, structure: Structure, why: str) -> None:
+    """Refuse NaN and infinity in the inputs, and say why they cannot be explained."""
     for index, leaf in enumerate(leaves):
-        require_finite(leaf, structure.label(index))
+        require_finite(
+            leaf,
+            structure.label(index),
+            f"{why}: leave such rows out, or fill them as in training (torch.nan_to_num for one). A "
+            "model that takes missing values (NaN) itself is explained by the methods of coalitions, "
+            "permutation-shapley say",
+        )
 
 
 def no_gradients(model: str) -> Unsupported:
@@ -238,11 +258,15 @@ def detached_output() -> BadInput:
 
 
 def refuse_nonfinite(
-    tensor: Tensor, name: str, model: Callable[..., Any], total: Tensor | None = None
+    tensor: Tensor,
+    name: str,
+    model: Callable[..., Any],
+    total: Tensor | None = None,
+    start: int = 0,
 ) -> None:
     """Refuse NaN and infinity in a score or gradient, pointing to the parameters if they hold it.
 
-    `total` is the sum of the tensor, where it is known.
+    `total` is the sum of the tensor, where it is known; `start` the number of its first evaluation.
     """
     summed = tensor.sum() if total is None else total
     if math.isfinite(summed.item()) or torch.isfinite(tensor).all():
@@ -255,9 +279,11 @@ def refuse_nonfinite(
         "score": "the input may lie outside the range the model was trained on",
         "gradient": "typical causes are sqrt, log or a division at zero; add a small constant there",
     }[name]
-    raise BadInput(
-        f"the {name} is NaN or infinite although inputs and parameters are finite: {hint}"
-    )
+    message = f"the {name} is NaN or infinite although inputs and parameters are finite: {hint}"
+    if name == "score":
+        bad = ~torch.isfinite(tensor).reshape(len(tensor), -1).all(1)
+        raise NonfiniteScore(message, start + int(bad.nonzero()[0]))
+    raise BadInput(message)
 
 
 def refuse_randomness(state: Tensor, score_again: Callable[[], Tensor]) -> None:

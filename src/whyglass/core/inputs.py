@@ -104,8 +104,8 @@ def _way_to_tensor(label: str, value: object) -> str:
     return f": torch.tensor({label}.to_numpy()) makes one" if hasattr(value, "to_numpy") else ""
 
 
-def require_finite(tensor: Tensor, label: str) -> None:
-    """Refuse NaN and infinity."""
+def require_finite(tensor: Tensor, label: str, advice: str) -> None:
+    """Refuse NaN and infinity, with the way out."""
     if not tensor.is_floating_point():
         return
     # A sum is finite only if every term is; it reads the tensor once and allocates nothing.
@@ -113,8 +113,7 @@ def require_finite(tensor: Tensor, label: str) -> None:
         bad = int((~torch.isfinite(tensor)).sum())
         if bad:
             raise BadInput(
-                f"{label} holds NaN or infinity in {bad} of {tensor.numel()} places: "
-                "clean the data first (torch.nan_to_num replaces them)"
+                f"{label} holds NaN or infinity in {bad} of {tensor.numel()} places, {advice}"
             )
 
 

@@ -100,7 +100,7 @@ class Scorer:
         find_embedding: bool = False,
         progress: Progress | None = None,
     ) -> None:
-        self.model, self.output, self._needs_gradients = as_model(model), output, gradient
+        self.model, self.output, self.needs_gradients = as_model(model), output, gradient
         self.notes: list[str] = []
         if self.model is not model:
             self._note("the model is a method of an estimator, so it was explained as a NumpyModel")
@@ -158,7 +158,7 @@ class Scorer:
         if isinstance(error, BadInput) and not isinstance(error, guards.WrongOutput):
             return error
         if takes_arrays(self.model, self.inputs, self.input_structure):
-            if self._needs_gradients:
+            if self.needs_gradients:
                 return guards.no_gradients("a function of numpy arrays")
             self.model = NumpyModel(self.model)
             self.cost.evaluations += 1
@@ -188,8 +188,8 @@ class Scorer:
         """
         return torch.cat([part.scores for part in self._run(points, rows, False, unit)])
 
-    def mean_scores(self, background: Leaves) -> Tensor:
-        """(B,) or (B, K): the score of each row, averaged over N background points in its place.
+    def scores_over(self, background: Leaves) -> tuple[Tensor, Tensor]:
+        """(B,) or (B, K) each: mean and deviation of a row's score over N points in its place.
 
         Around a layer each row has its own scores, for whatever else the network reads is the row's.
         """
@@ -200,7 +200,8 @@ class Scorer:
                 lambda piece: tuple(leaf[which[piece].to(leaf.device)] for leaf in background),
                 batch.repeat(count),
             )
-            return scores.unflatten(0, (count, self.rows)).mean(0)
+            scores = scores.unflatten(0, (count, self.rows)).double()
+            return scores.mean(0), scores.std(0, correction=min(1, count - 1))
 
         def summed(piece: slice) -> Tensor:
             with torch.no_grad():
@@ -208,12 +209,14 @@ class Scorer:
                 output = guards.select(self._call(inputs), self.output)
                 guards.check_output(output, piece.stop - piece.start, False)
                 repeated = (row.expand(self.rows, *row.shape) for row in output)
-                return torch.stack([self.target.scores(row, batch) for row in repeated]).sum(0)
+                scores = torch.stack([self.target.scores(row, batch) for row in repeated])
+                return torch.stack([scores.double(), scores.double() ** 2]).sum(1)
 
         totals = [total for _, total in self._pieces(count, summed)]
-        mean = torch.stack(totals).sum(0) / count
+        mean, square = (torch.stack(totals).sum(0) / count).unbind()
         guards.refuse_nonfinite(mean, "score", self.model)
-        return mean
+        variance = (square - mean**2).clamp_min(0) * (count / max(count - 1, 1))
+        return mean, variance.sqrt()
 
     def gradients_at(self, points: Points, rows: Tensor, unit: int = 1) -> Iterator[Evaluated]:
         """Scores and gradients of N points, a piece at a time: constant memory at any N.
@@ -303,7 +306,14 @@ class Scorer:
                     generator_state, lambda: self._score(None, piece, rows, gradient, True)[0]
                 )
             detached, total = scores.detach(), scores.sum()
-            guards.refuse_nonfinite(detached, "score", self.model, total)
+            try:
+                guards.refuse_nonfinite(detached, "score", self.model, total, piece.start)
+            except guards.NonfiniteScore:
+                if first:
+                    guards.require_finite_inputs(
+                        self.inputs, self.input_structure, "and the score there is not finite"
+                    )
+                raise
             columns = scores.sum(0).unbind() if self.many else (total,)
             gradients = self._gradients(columns, leaves) if gradient else ()
         return Evaluated(piece, detached, tuple(leaf.detach() for leaf in leaves), gradients)
@@ -364,7 +374,7 @@ class Scorer:
     def _target_of(
         self, result: Any, piece: slice, rows: Rows, gradient: bool, bind: bool
     ) -> Tensor:
-        output = guards.select(result, self.output, self._needs_gradients)
+        output = guards.select(result, self.output, self.needs_gradients)
         guards.check_output(output, piece.stop - piece.start, gradient)
         if bind and self.output is None and not piece.start:
             self._note(guards.default_note(result))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from whyglass.core.baseline import Baseline, background
-from whyglass.core.checks import Check, precision, worst_target
+from whyglass.core.checks import Check, enough_background, precision, worst_target
 from whyglass.core.errors import BadInput
 from whyglass.core.inputs import Leaves, differentiable
 from whyglass.core.method import Attribution, Axiom, Method, integer, positive, positive_integer
@@ -88,7 +88,8 @@ class ExpectedGradients(Method):
         rows = background(baseline, scorer)
         here = scorer.at_inputs(gradient=False)
         starts = scorer.activations(rows)
-        expected = scorer.mean_scores(starts)
+        mean, deviation = scorer.scores_over(starts)
+        expected, size = mean.to(here.scores), len(starts[0])
         moments = average(
             scorer, self._pairs(scorer.points, starts), self.samples, self.tol, self._estimate
         )
@@ -104,6 +105,7 @@ class ExpectedGradients(Method):
             checks=(
                 _completeness(moments, here.scores, expected),
                 precision(values, errors, scorer.many, self.tol or 0.25),
+                enough_background(values, deviation / size**0.5, size, scorer.many),
             ),
         )
 

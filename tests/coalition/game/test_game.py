@@ -22,6 +22,7 @@ from whyglass import (
     Gaussian,
     PermutationShapley,
 )
+from whyglass.coalition.game.evaluations import Evaluations
 from whyglass.coalition.game.game import Game, members
 from whyglass.coalition.game.maskers import masker
 from whyglass.coalition.game.players import feature_groups
@@ -75,20 +76,28 @@ class TestValue:
             return bent(given)
 
         game = game_of(model, x, Background(data))
-        before = game.value(members(torch.tensor([3, 5, 3, 15, 0]), 4))
-        again = game.value(members(torch.tensor([5, 6, 3, 12]), 4))
+        before, again = (
+            game.scores(
+                Evaluations(
+                    members(torch.tensor(numbers), 4).repeat_interleave(3, 0),
+                    torch.arange(3).repeat(len(numbers)),
+                )
+            ).unflatten(1, (len(numbers), 3))
+            for numbers in ([3, 5, 3, 15, 0], [5, 6, 3, 12])
+        )
         # Two inputs, three background rows for each, four coalitions with three rows for each.
-        assert len(seen) == 2 * (1 + 3 + 4 * 3) == game.scorer.cost.evaluations == 2 * game.spent
+        assert len(seen) == 2 * (1 + 3 + 4 * 3) == game.scorer.cost.evaluations
         assert len(set(seen)) == 2 + 3 + 2 * 4 * 3
         torch.testing.assert_close(again[:, 0], before[:, 1], rtol=0, atol=0)
         torch.testing.assert_close(again[:, 2], before[:, 2], rtol=0, atol=0)
 
     def test_rows_that_are_done_cost_nothing(self) -> None:
         game = game_of(bent, rows(4))
-        game.value(members(torch.tensor([3]), 4))
+        game.scores(Evaluations(members(torch.tensor([3]), 4), torch.tensor([0])))
         spent = game.scorer.cost.evaluations
         kept = torch.tensor([1, 3])
-        result = game.value(members(torch.tensor([3, 5]), 4), kept)
+        two = Evaluations(members(torch.tensor([3, 5]), 4), torch.tensor([0, 0]))
+        result = game.scores(two, kept)
         assert game.scorer.cost.evaluations == spent + 2
         whole = game_of(bent, rows(4)).value(members(torch.tensor([3, 5]), 4))
         torch.testing.assert_close(result, whole[kept])

@@ -40,7 +40,7 @@ class TestLinear:
         torch.testing.assert_close(found.values, w * (x - data.mean(0)))
         # phi_0 is b + w'E[x], not the b that the paper prints.
         torch.testing.assert_close(found.baseline_score, (7 + data.mean(0) @ w).expand(3))
-        assert found.verdict == "pass"
+        assert found.checks[0].verdict == "pass"
         assert found.evaluations == 3 * (1 + 9 + 6 * 9)
 
     def test_any_sum_of_functions_of_one_feature(self) -> None:
@@ -68,7 +68,7 @@ class TestLowOrder:
         found = LowOrderSHAP(order=order)(model, x, baseline=data)
         exact = ExactShapley()(model, x, baseline=data)
         torch.testing.assert_close(found.values, exact.values)
-        assert found.verdict == "pass"
+        assert found.checks[0].verdict == "pass"
         assert found.evaluations == 2 * (1 + 3 + 3 * {1: 5, 2: 15, 3: 25}[order])
 
     @pytest.mark.parametrize("order", [5, 9])
@@ -120,7 +120,7 @@ class TestMax:
         found = MaxSHAP()(largest, x, baseline=Background(data))
         exact = ExactShapley()(largest, x, baseline=Background(data))
         torch.testing.assert_close(found.values, exact.values)
-        assert found.verdict == "pass"
+        assert all(c.verdict == "pass" for c in found.checks if c.name != "background")
 
     @pytest.mark.parametrize("players", [(0, 0, 1, 1), (0, -1, 1, 2), (-1, 0, 1, 0)])
     def test_groups_and_what_is_always_present(self, players: Any) -> None:

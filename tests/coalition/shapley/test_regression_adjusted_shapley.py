@@ -158,7 +158,7 @@ def test_absence_without_coordinates(kind: str) -> None:
         baseline: object = 0
     else:
         x, model, baseline = draw(1, 5), knotted, Conditional(draw(8, 5, seed=1), neighbours=3)
-    found = RegressionAdjustedShapley(budget=40)(model, x, baseline=baseline)
+    found = RegressionAdjustedShapley(budget=100)(model, x, baseline=baseline)
     exact = ExactShapley()(model, x, baseline=baseline)
     off = (found.player_values - exact.player_values).abs()
     assert (off <= 5 * found.player_std_error + 1e-6).all()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from whyglass.coalition.game.masker import Masker
 from whyglass.coalition.game.players import FeatureGroups, feature_mask, with_every_row
 from whyglass.core.errors import BadInput
 from whyglass.core.inputs import Leaves, differentiable
@@ -17,13 +18,12 @@ SWEEPS = 4
 
 
 @dataclass
-class Inpainted:
+class Inpainted(Masker):
     """`whyglass.core.baseline.Inpaint`."""
 
     groups: FeatureGroups
     points: Leaves
     picture: int
-    background_size: int = 1
 
     def __post_init__(self) -> None:
         point = self.points[self.picture]
@@ -31,10 +31,6 @@ class Inpainted:
         nobody = torch.zeros(1, self.groups.count, dtype=torch.bool, device=point.device)
         rows = torch.arange(len(point), device=point.device)
         self.start: Leaves | None = self(nobody, rows, rows[:1])
-
-    @property
-    def nothing(self) -> Inpainted:
-        return self
 
     def __call__(self, present: Tensor, rows: Tensor, background_rows: Tensor) -> Leaves:
         present, rows, _ = with_every_row(present, rows, background_rows)

@@ -7,9 +7,10 @@ from typing import ClassVar
 
 from whyglass.coalition.coalition_method import CoalitionMethod, Estimate
 from whyglass.coalition.game.game import Game
+from whyglass.core.checks import PRECISION, precision
 from whyglass.core.method import Axiom, BaselineIs
 from whyglass.core.paper import Paper
-from whyglass.core.standard_errors import freedom_check, sampled_mean
+from whyglass.core.standard_errors import freedom_check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,7 @@ class FeaturePermutation(CoalitionMethod):
     shows: ClassVar[str] = "How far the score falls when a feature is taken from other rows."
     cost: ClassVar[str] = "one evaluation a player and background row"
     adds_up: ClassVar[bool] = False
+    errors_over_background: ClassVar[bool] = True
     axioms: ClassVar[tuple[Axiom, ...]] = (
         "sensitivity",
         "implementation invariance",
@@ -53,8 +55,11 @@ class FeaturePermutation(CoalitionMethod):
     )
 
     def estimate(self, game: Game) -> Estimate:
-        falls = game.full[:, None, None] - game.without()
-        mean = sampled_mean(falls, 2)
-        values, errors, freedom = ((part,) for part in mean)
-        check = freedom_check(values, errors, freedom, True, "more background rows raise them")
-        return Estimate(mean.values, mean.errors, (check,))
+        mean = game.without()
+        falls = game.full[:, None] - mean.values
+        values, errors, freedom = (falls,), (mean.errors,), (mean.freedom,)
+        checks = (
+            precision(values, errors, True, PRECISION),
+            freedom_check(values, errors, freedom, True, "more background rows raise them"),
+        )
+        return Estimate(falls, mean.errors, checks)

@@ -12,7 +12,7 @@ from whyglass.coalition.background_covariates import as_key, covariate_columns, 
 from whyglass.coalition.coalition_method import Estimate, SampledCoalitions
 from whyglass.coalition.game.evaluations import cached_plan
 from whyglass.coalition.game.game import Game
-from whyglass.coalition.game.maskers import Masker, coordinates
+from whyglass.coalition.game.masker import Masker
 from whyglass.coalition.game.players import FeatureGroups
 from whyglass.coalition.local.kernel_sampling import (
     EVEN,
@@ -105,21 +105,20 @@ class LIME(SampledCoalitions):
 
     def _draws(self, n: int, absent: Masker) -> int:
         """How many evaluations the budget pays for beside those of nobody and everybody."""
-        ends = 1 + absent.nothing.background_size
-        draws = self.budget - ends
+        draws = absent.affords(self.budget)
         least = min(2 * n, (2**n - 2) * absent.background_size)
         if draws < least:
             raise BadInput(
                 f"budget {self.budget} is too small for a regression on {n} players, which takes "
-                f"{ends + least} evaluations a row at least: raise it, or group features with "
-                "players= (players=8 makes 8 windows along each axis)"
+                f"{absent.evaluations(least)} evaluations a row at least: raise it, or group features "
+                "with players= (players=8 makes 8 windows along each axis)"
             )
         return draws
 
     def estimate(self, game: Game) -> Estimate:
         zeros = torch.zeros(game.rows, game.n, game.full.shape[1], dtype=torch.float64)
         estimate, unexplained = Sampled(zeros, zeros.clone(), zeros.clone()), zeros[:, 0].clone()
-        background = as_key(coordinates(game.masker))
+        background = as_key(game.coordinates_of_background())
         logs = log_kernel(game.n, self.kernel, self.width)
         active, undetermined = torch.arange(game.rows), 0
         for draws in self._stages(game.n, self._draws(game.n, game.masker)):

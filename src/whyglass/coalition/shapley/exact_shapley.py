@@ -11,7 +11,7 @@ from torch import Tensor
 
 from whyglass.coalition.coalition_method import CoalitionMethod, Estimate
 from whyglass.coalition.game.game import Game
-from whyglass.coalition.game.maskers import Masker
+from whyglass.coalition.game.masker import Masker
 from whyglass.coalition.game.players import FeatureGroups
 from whyglass.core.errors import BadInput
 from whyglass.core.paper import Paper
@@ -52,6 +52,9 @@ class ExactShapley(CoalitionMethod):
 
     def ready(self, groups: FeatureGroups, absent: Masker) -> None:
         few_enough(self.name, groups.count)
+
+    def held(self, players: int) -> int:
+        return 2**players
 
     def estimate(self, game: Game) -> Estimate:
         values = shapley(game.all_values(), game.n)

@@ -91,15 +91,15 @@ def interactions(
     here = None if scorer.layer is None else scorer.at_inputs(False)
     groups = feature_groups(players, scorer)
     absent = masker(baseline, scorer, groups)
-    ends = 1 + absent.nothing.background_size
     n, rounds = groups.count, 0
-    whole = n <= 20 and ends + (2**n - 2) * absent.background_size <= budget
+    whole = n <= 20 and (2**n - 2) * absent.background_size <= absent.affords(budget)
     if not whole:
-        rounds = (budget - ends) // (2 * n * (n - 1))
+        rounds = absent.affords(budget) // (2 * n * (n - 1))
         if rounds < 2:
             raise BadInput(
                 f"budget {budget} does not pay for two rounds of orders of {n} players, which take "
-                f"{ends + 4 * n * (n - 1)} evaluations a row: raise it, or group features with players="
+                f"{absent.evaluations(4 * n * (n - 1))} evaluations a row: raise it, or group features "
+                "with players="
             )
     game = Game(scorer, absent, groups, here or scorer.at_inputs(False))
     values, errors = _exact(game) if whole else _sampled(game, rounds, seed)

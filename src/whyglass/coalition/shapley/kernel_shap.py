@@ -13,7 +13,6 @@ from whyglass.coalition.background_covariates import as_key, covariates
 from whyglass.coalition.coalition_method import Estimate
 from whyglass.coalition.game.evaluations import Evaluations, cached_plan
 from whyglass.coalition.game.game import Game
-from whyglass.coalition.game.maskers import coordinates
 from whyglass.coalition.lasso_path import first_on_lasso_path
 from whyglass.coalition.shapley.pair_regression import PairRegression, from_rows, triples
 from whyglass.coalition.shapley.paired_coalitions import PairedCoalitions
@@ -115,7 +114,7 @@ class KernelSHAP(PairedCoalitions):
         )
         plan = (n, game.background_size, pairs, weights, self.seed)
         drawn, evaluations = sampled(n * pairs, *plan)
-        background = as_key(coordinates(game.masker))
+        background = as_key(game.coordinates_of_background())
         half, change = _half_differences(game, evaluations, active), game.change[active]
         changes = _changes(game, drawn, active)
         responses = half - _uneven(drawn.members) * changes

@@ -12,12 +12,14 @@ import torch
 
 from whyglass.coalition.coalition_method import WITHOUT_COMPLETENESS, CoalitionMethod, Estimate
 from whyglass.coalition.game.game import Game
-from whyglass.coalition.game.maskers import Masker
+from whyglass.coalition.game.masker import Masker
 from whyglass.coalition.game.players import FeatureGroups
 from whyglass.coalition.shapley.exact_shapley import MOST
 from whyglass.core.errors import BadInput
 from whyglass.core.method import Axiom, positive_integer
 from whyglass.core.paper import Paper
+
+MEMBERSHIPS = 2**23
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,14 +75,16 @@ class LowOrderSHAP(CoalitionMethod):
         n, order = game.n, min(self.order, game.n)
         values = game.full.new_zeros(game.rows, n, game.full.shape[1])
         for size in range(order + 1):
-            chosen = torch.tensor(list(itertools.combinations(range(n), size))).reshape(
-                -1 if size else 1, size
-            )
-            members = torch.zeros(len(chosen), n, dtype=torch.bool)
-            members.scatter_(1, chosen.long(), True)
             inside, outside = _coefficients(n, size, order)
-            weights = outside + (inside - outside) * members.double()
-            values += torch.einsum("bsk,sn->bnk", game.value(members), weights)
+            combinations = itertools.combinations(range(n), size)
+            while some := list(itertools.islice(combinations, max(1, MEMBERSHIPS // n))):
+                chosen = torch.tensor(some, dtype=torch.long).reshape(len(some), size)
+                members = torch.zeros(len(some), n, dtype=torch.bool)
+                members.scatter_(1, chosen, True)
+                # Less the score of everybody: coefficients add up to zero for each player.
+                gains = game.value(members) - game.full[:, None]
+                values += outside * gains.sum(1, keepdim=True)
+                values += (inside - outside) * (members.T.double() @ gains)
         return Estimate(values, torch.zeros_like(values))
 
 

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from whyglass.coalition.coalition_method import TOLERANCE, CoalitionMethod, Estimate
 from whyglass.coalition.game.game import Game
-from whyglass.coalition.game.maskers import Masker, Replace
+from whyglass.coalition.game.masker import Masker
 from whyglass.coalition.game.players import FeatureGroups
+from whyglass.coalition.game.replace import Replace
 from whyglass.core.checks import Check
 from whyglass.core.errors import BadInput
 from whyglass.core.inputs import Leaves, flat_rows
@@ -69,10 +70,20 @@ class MaxSHAP(CoalitionMethod):
         values = values[..., None].expand(-1, -1, game.full.shape[1])
         every = torch.eye(game.n + 2, game.n, dtype=torch.bool)
         every[-1] = True
-        expected = torch.where(every[:, None], here[:, None, None], others[:, None]).amax(3)
-        expected = torch.maximum(expected, held[:, None, None]).mean(2)[..., None]
+        expected = _maxima(here, others, held)[..., None]
         off = (game.value(every) - expected).abs().amax(1) / expected.abs().amax(1).clamp_min(1e-30)
         return Estimate(values, torch.zeros_like(values), (_is_maximum(off),))
+
+
+def _maxima(here: Tensor, others: Tensor, held: Tensor) -> Tensor:
+    """(B, n + 2): mean maximum over others (B, m, n) with each player alone, nobody and everybody."""
+    first, largest = others.max(2, keepdim=True)
+    without = others.scatter(2, largest, -torch.inf).amax(2, keepdim=True)
+    alone = torch.where(torch.arange(others.shape[2]) == largest, without, first)
+    alone = torch.maximum(alone, here[:, None])
+    everybody = here.amax(1)[:, None, None].expand_as(first)
+    levels = torch.maximum(torch.cat([alone, first, everybody], 2), held[:, None, None])
+    return levels.mean(1)
 
 
 def _levels(groups: FeatureGroups, points: Leaves) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from whyglass.coalition.coalition_method import Estimate, SampledCoalitions
 from whyglass.coalition.game.game import Game
-from whyglass.coalition.game.maskers import Masker
+from whyglass.coalition.game.masker import Masker
 from whyglass.coalition.game.players import FeatureGroups
 from whyglass.coalition.shapley.permutation_sampler import Permutations, affordable, mean_gains
 from whyglass.core.errors import BadInput

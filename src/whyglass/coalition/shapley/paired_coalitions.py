@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from whyglass.coalition.coalition_method import SampledCoalitions
-from whyglass.coalition.game.maskers import Masker
+from whyglass.coalition.game.masker import Masker
 from whyglass.coalition.game.players import FeatureGroups
 from whyglass.coalition.shapley.paired_sampling import strata
 from whyglass.core.errors import BadInput
@@ -16,6 +16,7 @@ from whyglass.core.errors import BadInput
 class PairedCoalitions(SampledCoalitions):
     """Abstract. `fits` is what is fitted, `least` the pairs that it takes for each player."""
 
+    drops_unchanged: ClassVar[bool] = True
     fits: ClassVar[str]
     least: ClassVar[int]
 
@@ -24,14 +25,13 @@ class PairedCoalitions(SampledCoalitions):
 
     def pairs(self, n: int, absent: Masker) -> int:
         """How many the budget pays for."""
-        ends = 1 + absent.nothing.background_size
-        pairs = (self.budget - ends) // 2
+        pairs = absent.affords(self.budget) // 2
         least = min(self.least * n, sum(layer.total for layer in strata(n, absent.background_size)))
         if pairs < least:
             raise BadInput(
                 f"budget {self.budget} is too small for {self.fits} on {n} players, which takes "
-                f"{ends + 2 * least} evaluations a row at least: raise it, or group features with "
-                "players= (players=8 makes 8 windows along each axis)"
+                f"{absent.evaluations(2 * least)} evaluations a row at least: raise it, or group "
+                "features with players= (players=8 makes 8 windows along each axis)"
             )
         return pairs
 

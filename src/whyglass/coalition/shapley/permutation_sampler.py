@@ -13,7 +13,7 @@ from torch import Tensor
 from whyglass.coalition.coalition_method import Estimate, SampledCoalitions
 from whyglass.coalition.game.evaluations import Evaluations
 from whyglass.coalition.game.game import Game
-from whyglass.coalition.game.maskers import Masker, coordinates
+from whyglass.coalition.game.masker import Masker
 from whyglass.coalition.shapley.exact_shapley import MOST
 from whyglass.core.errors import BadInput
 from whyglass.core.standard_errors import Sampled, degrees_of_freedom
@@ -27,13 +27,13 @@ def affordable(method: SampledCoalitions, players: int, absent: Masker) -> tuple
 
     Refuses fewer than two both ways.
     """
-    ends, cost = 1 + absent.nothing.background_size, max(1, players - 1)
-    walks = (method.budget - ends) // cost
+    cost = max(1, players - 1)
+    walks = absent.affords(method.budget) // cost
     if walks < 4:
         raise BadInput(
             f"budget {method.budget} does not pay for two orders of {players} players both ways, "
-            f"which take {ends + 4 * cost} evaluations a row: raise it, or group features with "
-            "players= (players=8 makes 8 windows along each axis)"
+            f"which take {absent.evaluations(4 * cost)} evaluations a row: raise it, or group "
+            "features with players= (players=8 makes 8 windows along each axis)"
         )
     orders = max(walks // 2, min(walks, absent.background_size))
     return orders, min(orders, walks - orders)
@@ -91,7 +91,7 @@ def mean_gains(method: SampledCoalitions, game: Game, permutations: Permutations
     active = torch.arange(game.rows)
     gains = torch.zeros(game.rows, count, n, game.full.shape[1], dtype=torch.float64)
     estimate = Sampled(*(torch.zeros_like(gains[:, 0]) for _ in range(3)))
-    spots = coordinates(game.masker) if count <= game.background_size else None
+    spots = game.coordinates_of_background() if count <= game.background_size else None
     for start in range(0, count, permutations.size):
         stop = min(start + permutations.size, count)
         evaluations, places = permutations.evaluations(start)
@@ -114,9 +114,7 @@ def mean_gains(method: SampledCoalitions, game: Game, permutations: Permutations
             break
     notes = (
         ("the budget pays for every coalition: exact-shapley gives the values without error",)
-        if n < MOST
-        and 1 + game.masker.nothing.background_size + (2**n - 2) * game.background_size
-        <= method.budget
+        if n < MOST and (2**n - 2) * game.background_size <= game.masker.affords(method.budget)
         else ()
     )
     return Estimate(*estimate[:2], method.sampling_checks(estimate), notes)

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from whyglass.coalition.coalition_method import TOLERANCE, Estimate, SampledCoalitions
 from whyglass.coalition.game.game import Game
-from whyglass.coalition.game.maskers import Masker, Replace
+from whyglass.coalition.game.masker import Masker
 from whyglass.coalition.game.players import FeatureGroups
+from whyglass.coalition.game.replace import Replace
 from whyglass.coalition.shapley.permutation_sampler import Permutations, mean_gains
 from whyglass.core.baseline import Baseline, background
 from whyglass.core.checks import completeness
@@ -21,7 +22,6 @@ from whyglass.core.inputs import Leaves, flat_rows
 from whyglass.core.method import Axiom, BaselineIs
 from whyglass.core.paper import Paper
 from whyglass.core.scorer import Scorer
-from whyglass.core.standard_errors import sampled_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +94,9 @@ class QII(SampledCoalitions):
         drawn = tuple(_independent(leaf, draws, generator) for leaf in rows)
         whole = single and draws == len(rows[0])
         start = tuple(row[:1] for row in rows)
-        return Independent(groups, scorer.points, drawn, True, start, whole)
+        independent = Independent(groups, scorer.points, drawn, True, start, whole)
+        independent.sample_size = len(rows[0])
+        return independent
 
     def estimate(self, game: Game) -> Estimate:
         if self.influence == "unary":
@@ -111,7 +113,8 @@ class QII(SampledCoalitions):
 
     def _unary(self, game: Game) -> Estimate:
         assert isinstance(game.masker, Independent)
-        mean = sampled_mean(game.full[:, None, None] - game.without(), 2)
+        mean = game.without()
+        mean = mean._replace(values=game.full[:, None] - mean.values)
         if game.masker.whole:
             zeros = torch.zeros_like(mean.values)
             mean = mean._replace(errors=zeros, freedom=zeros + torch.inf)

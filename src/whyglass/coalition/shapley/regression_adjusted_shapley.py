@@ -10,7 +10,6 @@ from torch import Tensor
 
 from whyglass.coalition.coalition_method import Estimate
 from whyglass.coalition.game.game import Game
-from whyglass.coalition.game.maskers import coordinates
 from whyglass.coalition.shapley.paired_coalitions import PairedCoalitions
 from whyglass.coalition.shapley.paired_sampling import Sample, sampled
 from whyglass.coalition.shapley.product_kernel import Regression, tuned
@@ -94,18 +93,15 @@ class RegressionAdjustedShapley(PairedCoalitions):
 
 def _coordinates(game: Game) -> tuple[Tensor, Tensor]:
     """Coordinates of the players: present (B, n), and absent, for each background row (A, n)."""
-    absent = coordinates(game.masker)
-    if absent is not None:
-        return game.groups.feature_means(game.scorer.points), absent
-    return torch.ones(game.rows, game.n).double(), torch.zeros(
-        game.background_size, game.n
-    ).double()
+    ones = torch.ones(game.rows, game.n, dtype=torch.float64)
+    return game.coordinates() or (ones, ones.new_zeros(game.background_size, game.n))
 
 
 def adjusted(sample: Sample, scores: Tensor, ends: Tensor, spots: Tensor) -> Sampled:
     """(n,) values from scores (2 D,) of the pairs and (1 + A,) of the ends."""
     pairs = len(sample.members)
-    known = torch.cat([scores, ends])
+    # Less the score of everybody: equal scores are then exactly zero.
+    known = torch.cat([scores, ends]) - ends[0]
     spread = known.std()
     scale = torch.where(spread > 0, spread, torch.ones_like(spread))
     known = (known - known.mean()) / scale

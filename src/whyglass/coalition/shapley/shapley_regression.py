@@ -11,12 +11,14 @@ from torch import Tensor
 
 from whyglass.coalition.coalition_method import CoalitionMethod, Estimate
 from whyglass.coalition.game.game import Game, members
-from whyglass.coalition.game.maskers import Masker, Replace
+from whyglass.coalition.game.masker import Masker
 from whyglass.coalition.game.players import FeatureGroups
+from whyglass.coalition.game.replace import Replace
 from whyglass.coalition.shapley.exact_shapley import shapley
 from whyglass.coalition.shapley.retrained import Retrained
 from whyglass.core.baseline import Baseline
 from whyglass.core.errors import BadInput
+from whyglass.core.guards import require_finite_inputs
 from whyglass.core.method import Axiom, BaselineIs, Need
 from whyglass.core.paper import Paper
 from whyglass.core.scorer import Scorer
@@ -88,10 +90,14 @@ class ShapleyRegression(CoalitionMethod):
             )
         if not point.is_floating_point():
             raise BadInput(f"inputs are {point.dtype}: give floats, inputs.double()")
+        require_finite_inputs(points, scorer.structure, "and no estimator is fitted to that")
         return Replace(groups, points, (torch.full_like(point, torch.nan),), False, None)
 
     def ready(self, groups: FeatureGroups, absent: Masker) -> None:
         few_enough(groups.count)
+
+    def held(self, players: int) -> int:
+        return 2**players
 
     def estimate(self, game: Game) -> Estimate:
         values = shapley(game.all_values(), game.n)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from whyglass.core.baseline import Baseline, background
-from whyglass.core.checks import completeness
+from whyglass.core.checks import completeness, enough_background
 from whyglass.core.errors import BadInput
-from whyglass.core.inputs import Leaves, differentiable, multiply
+from whyglass.core.inputs import Leaves, differentiable, flat_sum, multiply
 from whyglass.core.method import Attribution
 from whyglass.core.paper import Paper
 from whyglass.core.scorer import Rows, Scorer
@@ -72,6 +72,8 @@ class DeepSHAP(DifferenceMethod):
             (square / count - value**2).clamp_min(0)
             for square, value in zip(sums[1], values, strict=True)
         ]
+        errors = tuple((variance / max(count - 1, 1)).sqrt() for variance in variances)
+        error = flat_sum([part**2 for part in errors], scorer.many).sqrt()
         expected = (baseline_scores / count).to(here.scores)
         notes = notes_on(ended, "plain gradient")
         return Attribution(
@@ -79,11 +81,11 @@ class DeepSHAP(DifferenceMethod):
             here.scores,
             expected,
             tuple(row.mean(0, keepdim=True) for row in baselines),
-            tuple(
-                _narrow((variance / max(count - 1, 1)).sqrt(), p)
-                for variance, p in zip(variances, scorer.points, strict=True)
+            tuple(_narrow(part, p) for part, p in zip(errors, scorer.points, strict=True)),
+            checks=(
+                completeness(values, here.scores, expected, TOLERANCE, rounding / count),
+                enough_background(values, error, count, scorer.many),
             ),
-            checks=(completeness(values, here.scores, expected, TOLERANCE, rounding / count),),
             notes=notes,
         )
 
