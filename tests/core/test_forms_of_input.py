@@ -75,11 +75,17 @@ class TestOneRow:
             explain(nn.Bilinear(3, 4, 2), (torch.randn(3), torch.randn(4)))
 
     def test_other_errors_stay_as_they_are(self) -> None:
-        """A batch of too few columns fails with an axis more, too; an operation without a rule runs."""
+        """Too few columns fail with an axis more, too; and the model may run, and its gradient not."""
         with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
             Saliency()(nn.Linear(6, 2), torch.randn(4, 5))
-        with pytest.raises(Unsupported, match="cummax"):
-            make("deeplift")(lambda x: x.cummax(-1).values.flatten(1), torch.randn(2, 3))
+
+        def refuses_gradients(rows: Tensor) -> Tensor:
+            if rows.requires_grad:
+                raise ValueError("no gradients today")
+            return rows.flatten(1).sum(1)
+
+        with pytest.raises(ValueError, match="no gradients today"):
+            Saliency()(refuses_gradients, torch.randn(4, 5))
 
 
 def _cnn(*middle: nn.Module) -> nn.Module:

@@ -36,6 +36,8 @@ from whyglass.core.progress import Progress
 from whyglass.core.submodule import Begin, Capture, Submodule
 from whyglass.core.target import ResolvedTarget, Target
 
+# What models and functions raise on inputs of another shape or type than theirs.
+MISFITS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
 Points = Callable[[slice], Leaves]
 T = TypeVar("T")
 
@@ -133,7 +135,7 @@ class Scorer:
         """The score at the inputs, and its gradient if requested; runs first, settles the target."""
         try:
             parts = list(self._run(None, None, gradient))
-        except Exception as error:
+        except MISFITS as error:
             reason = self._reason(error)
             if reason is error:
                 raise
