@@ -61,7 +61,7 @@ class _Normed(torch.autograd.Function):
 
 def layer_norm(call: Call, rounding: Rounding) -> Tensor:
     """Layer norm over the last axes."""
-    arguments = _named(call, ("input", "normalized_shape", "weight", "bias", "eps"))
+    arguments = call.bound
     axes = len(tuple(arguments["normalized_shape"]))
     shape = (*call.leaves[call.operands[0]].shape[:-axes], -1)
     return _norm(call, rounding, shape, arguments.get("weight"), arguments.get("eps", 1e-5))
@@ -69,7 +69,7 @@ def layer_norm(call: Call, rounding: Rounding) -> Tensor:
 
 def rms_norm(call: Call, rounding: Rounding) -> Tensor:
     """RMS norm over the last axes, which does not centre."""
-    arguments = _named(call, ("input", "normalized_shape", "weight", "eps"))
+    arguments = call.bound
     x, axes = call.leaves[call.operands[0]], len(tuple(arguments["normalized_shape"]))
     eps = arguments.get("eps")
     eps = torch.finfo(x.dtype).eps if eps is None else eps
@@ -79,7 +79,7 @@ def rms_norm(call: Call, rounding: Rounding) -> Tensor:
 
 def group_norm(call: Call, rounding: Rounding) -> Tensor:
     """Group norm: groups of channels, and all of space."""
-    arguments = _named(call, ("input", "num_groups", "weight", "bias", "eps"))
+    arguments = call.bound
     x = call.leaves[call.operands[0]]
     weight = _by_channel(arguments.get("weight"), x)
     shape = (len(x), arguments["num_groups"], -1)
@@ -88,8 +88,7 @@ def group_norm(call: Call, rounding: Rounding) -> Tensor:
 
 def instance_norm(call: Call, rounding: Rounding) -> Tensor:
     """Instance norm: each channel over space, or a scale by running statistics."""
-    names = ("input", "running_mean", "running_var", "weight", "bias", "use_input_stats")
-    arguments = _named(call, (*names, "momentum", "eps"))
+    arguments = call.bound
     x, eps = call.leaves[call.operands[0]], arguments.get("eps", 1e-5)
     weight = _by_channel(arguments.get("weight"), x)
     variance = arguments.get("running_var")
@@ -98,11 +97,6 @@ def instance_norm(call: Call, rounding: Rounding) -> Tensor:
     with torch.no_grad():
         scale = per_channel(torch.rsqrt(variance + eps), x)
         return Scaled.apply(x, call.run(), scale if weight is None else scale * weight)
-
-
-def _named(call: Call, names: tuple[str, ...]) -> dict[str, Any]:
-    args, kwargs = call.arguments()
-    return dict(zip(names, args, strict=False)) | kwargs
 
 
 def _by_channel(weight: Tensor | None, x: Tensor) -> Tensor | None:

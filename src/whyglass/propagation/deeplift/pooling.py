@@ -63,6 +63,4 @@ def _settings(call: Call) -> dict[str, Any]:
     names = ("output_size",) if call.op.startswith("adaptive") else (
         "kernel_size", "stride", "padding", "dilation", "ceil_mode",
     )  # fmt: skip
-    args, kwargs = call.arguments()
-    arguments = dict(zip(names, args[1:], strict=False)) | kwargs
-    return {name: arguments[name] for name in names if arguments.get(name) is not None}
+    return {name: call.bound[name] for name in names if call.argument(name) is not None}

@@ -11,11 +11,6 @@ from torch import Tensor
 from whyglass.propagation.engine.calls import Call
 
 
-def _named_arguments(call: Call, names: tuple[str, ...]) -> dict[str, Any]:
-    args, kwargs = call.arguments()
-    return dict(zip(names, args, strict=False)) | kwargs
-
-
 def _standardised(x: Tensor, axes: tuple[int, ...], eps: float) -> Tensor:
     centred = x - x.mean(axes, keepdim=True)
     return centred * torch.rsqrt(centred.detach().square().mean(axes, keepdim=True) + eps)
@@ -47,14 +42,14 @@ class _LayerNorm(torch.autograd.Function):
 
 def layer_norm(call: Call, x: Tensor, bias: Tensor | None = None) -> Tensor:
     """Layer norm with a constant standard deviation, and the bias that the caller passes."""
-    arguments = _named_arguments(call, ("input", "normalized_shape", "weight", "bias", "eps"))
+    arguments = call.bound
     weight, shape = arguments.get("weight"), tuple(arguments["normalized_shape"])
     weight, bias = (None if part is None else part.detach() for part in (weight, bias))
     return _LayerNorm.apply(x, shape, weight, bias, arguments.get("eps", 1e-5))
 
 
 def _rms_norm(call: Call, x: Tensor) -> Tensor:
-    arguments = _named_arguments(call, ("input", "normalized_shape", "weight", "eps"))
+    arguments = call.bound
     axes = tuple(range(-len(tuple(arguments["normalized_shape"])), 0))
     eps = arguments.get("eps")
     eps = torch.finfo(x.dtype).eps if eps is None else eps
@@ -63,15 +58,14 @@ def _rms_norm(call: Call, x: Tensor) -> Tensor:
 
 
 def _group_norm(call: Call, x: Tensor) -> Tensor:
-    arguments = _named_arguments(call, ("input", "num_groups", "weight", "bias", "eps"))
+    arguments = call.bound
     groups = x.reshape(len(x), arguments["num_groups"], -1)
     scaled = _standardised(groups, (-1,), arguments.get("eps", 1e-5)).reshape(x.shape)
     return _channels(arguments.get("weight"), scaled)
 
 
 def _instance_norm(call: Call, x: Tensor) -> Tensor:
-    names = ("input", "running_mean", "running_var", "weight", "bias", "use_input_stats")
-    arguments = _named_arguments(call, (*names, "momentum", "eps"))
+    arguments = call.bound
     eps = arguments.get("eps", 1e-5)
     if arguments.get("use_input_stats", True) or arguments.get("running_var") is None:
         scaled = _standardised(x, tuple(range(2, x.dim())), eps)
