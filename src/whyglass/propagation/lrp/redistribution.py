@@ -133,7 +133,7 @@ class Redistribution:
 
     def _relevance_at_nonnegative_outputs(self, total: Tensor, relevance: Tensor) -> bool:
         """Whether only outputs that are not negative have relevance, as those of a ReLU."""
-        first = (..., slice(1))
+        first = (..., slice(1)) if total.dim() else ...
         return not any(
             bool(((t < 0) & (r != 0)).any())
             for t, r in ((total[first], relevance[first]), (total, relevance))
