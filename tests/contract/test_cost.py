@@ -109,7 +109,11 @@ def test_only_the_rows_that_need_more_get_more(kind: type[Method]) -> None:
 
 def _within_budget(method: Method, found: Explanation, rows: int, targets: int) -> None:
     """Gradients at most the budget; evaluations at most one for each channel or feature beside it."""
-    passes = {"2 gradients": 2, "1 gradient + 1 evaluation a background row": 5}.get(method.cost, 1)
+    passes = {
+        "2 gradients": 2,
+        "3 gradients": 3,
+        "1 gradient + 1 evaluation a background row": 5,
+    }.get(method.cost, 1)
     budget = next(
         (getattr(method, n) for n in ("steps", "samples", "budget") if hasattr(method, n)), passes
     )

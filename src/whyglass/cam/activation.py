@@ -9,16 +9,16 @@ the class token matters there.
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from whyglass.core.calling_module import calling_module, names_by_id
 from whyglass.core.errors import BadInput, Unsupported
 from whyglass.core.inputs import Leaves
 from whyglass.core.submodule import Begin
@@ -54,8 +54,7 @@ class LastActivation:
                 f"the operations of a {kind} model cannot be seen: pass the module it was made from"
             )
         self.name = ""
-        modules = model.named_modules() if isinstance(model, nn.Module) else ()
-        self._names = {id(module): name for name, module in modules}
+        self._names = names_by_id(model)
         self._recorder = _Recorder({}, 0)
 
     @contextmanager
@@ -137,15 +136,8 @@ class _Recorder(TorchFunctionMode):
         return tuple(candidate.tensor for candidate in self.chosen)
 
     def _caller(self, op: str) -> str:
-        """The module whose forward method called the operation: the first such frame."""
-        frame = sys._getframe(2)  # pyright: ignore[reportPrivateUsage]  inspect.stack is slow
-        while frame is not None:
-            # Reading a frame's locals is slow, so only those of a forward method are read.
-            owner = frame.f_locals.get("self") if frame.f_code.co_name == "forward" else None
-            if isinstance(owner, nn.Module) and id(owner) in self._names:
-                return f"{self._names[id(owner)] or type(owner).__name__} ({op})"
-            frame = frame.f_back
-        return op
+        module = calling_module(self._names)
+        return f"{module} ({op})" if module else op
 
 
 def _nodes_behind(score: Tensor | None) -> set[Any]:

@@ -138,6 +138,7 @@ class Method(ABC):
                 batch_size=batch_size,
                 gradient="gradients" in self.needs,
                 find_embedding=self._differentiates_inputs(),
+                embeds_ids="attention" in self.needs,
                 progress=bar,
             )
             explains_inputs = scorer.layer is None

@@ -85,7 +85,8 @@ class Scorer:
     once `at_inputs` ran; `cost` counts model evaluations and gradients. `interception` makes the
     `Interception` of a piece of the evaluations from the piece and its rows. It applies to passes with
     gradients, and to others too where `intercepts_scores`. With `find_embedding` token ids are
-    explained at the model's embedding (`embeds_tokens`). `notes` tell what was decided for the user.
+    explained at the model's embedding (`embeds_tokens`); with `embeds_ids` the method finds where
+    they are embedded. `notes` tell what was decided for the user.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class Scorer:
         batch_size: int | str = "auto",
         gradient: bool = True,
         find_embedding: bool = False,
+        embeds_ids: bool = False,
         progress: Progress | None = None,
     ) -> None:
         self.model, self.output, self.needs_gradients = as_model(model), output, gradient
@@ -111,7 +113,13 @@ class Scorer:
         embedding = guards.token_embedding(model, self.inputs) if find_embedding else None
         self.embeds_tokens = at is None and embedding is not None
         at = embedding if at is None else at
-        guards.check_call(self.model, self.inputs, self.input_structure, gradient, at is None)
+        guards.check_call(
+            self.model,
+            self.inputs,
+            self.input_structure,
+            gradient,
+            at is None and not embeds_ids,
+        )
         self.rows = len(self.inputs[0])
         self.layer: Capture | None = (
             None if at is None else Submodule(model, at, or_twin=self.embeds_tokens)

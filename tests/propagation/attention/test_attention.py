@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from tests.zoo.networks import ZOO
 from tests.zoo.vit import trained
 from whyglass import AttentionRollout, BadInput, Chefer, Several
+from whyglass.core.scorer import Scorer
 from whyglass.propagation.attention.attention_method import AttentionMethod
 
 DIGITS = Path(__file__).parents[4] / "shared" / "data" / "mnist" / "t10k-images-idx3-ubyte.gz"
@@ -83,29 +84,46 @@ def test_rollout_equals_its_formula(spelling: str, first_token: bool) -> None:
     expected = rolled[:, 0] if first_token else rolled.mean(1)
     np.testing.assert_allclose(result.values[..., 0], expected, atol=1e-12)
     np.testing.assert_allclose(result.values.sum(1), 1, atol=1e-12)  # type: ignore[union-attr]
-    tokens = "one token" if first_token else "5 tokens"
-    assert result.notes == (f"2 attention layers; the score reads {tokens} of the last",)
+    assert result.notes == ("2 attention layers",)
 
 
 def test_chefer_equals_its_formula_on_one_layer() -> None:
     """Chefer et al. (2021), equation 13, with gradient and relevance worked out by hand."""
-    values = torch.tensor([[1.0, 2.0], [0.5, -1.0], [3.0, 0.2]], dtype=F64)
-    scores = torch.tensor([[0.1, 0.4, -0.3], [0.2, 0.0, 0.9], [1.0, -1.0, 0.3]], dtype=F64)
-    weights = torch.softmax(scores, -1)
+    x = np.array([[1.0, 2.0], [0.5, 0.1], [3.0, 0.2]])
+    head = np.array([0.7, 1.5])
 
     def model(x: Tensor) -> Tensor:
-        return (torch.softmax(x, -1) @ values)[:, 1, 0:1]
+        mixed = x + torch.softmax(x @ x.mT, -1) @ x
+        return mixed[:, 1] @ torch.from_numpy(head)[:, None]
 
-    result = Chefer()(model, scores[None], target=0).values
-    gradient = np.zeros((3, 3))
-    gradient[1] = values[:, 0]
-    score = float((weights @ values)[1, 0])
-    # The values are constants here, so that the product is linear and A takes all of its relevance.
-    relevance = np.zeros((3, 3))
-    relevance[1] = weights[1] * values[:, 0]
-    assert relevance.sum() == pytest.approx(score)
-    expected = np.eye(3) + np.maximum(gradient * relevance, 0)
-    np.testing.assert_allclose(result[0, :, 0], expected[1], atol=1e-9)  # type: ignore[index]
+    result = Chefer()(model, torch.from_numpy(x)[None], target=0).values
+    scores = np.exp(x @ x.T)
+    weights = scores / scores.sum(-1, keepdims=True)
+    # The score is linear in what attention reads of token j, all terms are positive, and the product
+    # of weights and values gives half of its relevance to the weights.
+    gradient = x @ head
+    relevance = weights[1] * (x @ head) / 2
+    expected = np.array([0.0, 1.0, 0.0]) + gradient * relevance
+    # The composite has an epsilon of 1e-6 in sums.
+    np.testing.assert_allclose(result[0, :, 0], expected, rtol=1e-5)  # type: ignore[index]
+
+
+@pytest.mark.parametrize("spelling", ["written out", "one call"])
+@pytest.mark.parametrize("first_token", [True, False])
+def test_chefer_multiplies_its_layers(spelling: str, first_token: bool) -> None:
+    """Equation 14: I + E_h (gradient x relevance)^+ through the layers, of each target."""
+    net = encoder(spelling, first_token)
+    scorer = Scorer(net, X, target=Several(0, 2))
+    gradients, relevances = (record[0, 2] for record in Chefer().records(scorer))
+    values = Chefer()(net, X, target=Several(0, 2)).values
+    assert isinstance(values, Tensor)
+    for target in range(2):
+        product = torch.eye(5, dtype=F64)
+        for layer in range(2):
+            parts = [record.arrived[layer, target] for record in (gradients, relevances)]
+            product = (torch.eye(5) + (parts[0] * parts[1]).clamp_min(0).mean(1)) @ product
+        expected = product[:, 0] if first_token else product.mean(1)
+        torch.testing.assert_close(values[:, :, 0, target], expected)
 
 
 def test_chefer_depends_on_the_class_and_rollout_does_not() -> None:
@@ -130,7 +148,7 @@ def test_a_vision_transformer_gets_a_map_over_the_image(method: AttentionMethod)
     result = method(trained(), x)
     assert isinstance(result.values, Tensor)
     assert result.values.shape == x.shape
-    assert "4 attention layers; the score reads one token" in result.notes[0]
+    assert result.notes[0] == "4 attention layers"
 
 
 @pytest.mark.skipif(not DIGITS.exists(), reason="no data sets beside the project")

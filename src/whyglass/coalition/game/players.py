@@ -31,10 +31,9 @@ from torch import Tensor
 from whyglass.core.errors import BadInput
 from whyglass.core.inputs import Leaves, differentiable, flat_rows
 from whyglass.core.scorer import Scorer
+from whyglass.core.token_descriptions import describing_tokens
 
 # Tuples nest; callables and tuples are hashable, so that settings are, too.
-BESIDE_TOKENS = {"attention_mask", "token_type_ids", "position_ids", "special_tokens_mask"}
-
 Players: TypeAlias = (
     "int | str | Tensor | tuple[Any, ...] | dict[str, Any] | Callable[[Any], Any] | None"
 )
@@ -144,32 +143,9 @@ def _has_players(points: Leaves, names: Sequence[str | int]) -> list[bool]:
 
     Leaves that describe the tokens in another leaf have none.
     """
-    held = _describing_tokens(points, names)
+    held = describing_tokens(points, names)
     floats = [differentiable(point) and index not in held for index, point in enumerate(points)]
     return floats if any(floats) else [index not in held for index in range(len(points))]
-
-
-def _describing_tokens(points: Leaves, names: Sequence[str | int]) -> set[int]:
-    """Which leaves say something of the tokens in another one, by their names or by their values."""
-    if all(map(differentiable, points)):
-        return set()
-    every = range(len(points))
-    named = {i for i, name in enumerate(names) if name in BESIDE_TOKENS}
-    binary = {i for i in every if bool(((points[i] == 0) | (points[i] == 1)).all())}
-    counting = {i for i in every if _counts(points[i])}
-    for describing in (named | binary | counting, named | binary, named):
-        tokens = {i for i in every if not differentiable(points[i])} - describing
-        if tokens:
-            shapes = {points[i].shape for i in tokens}
-            return {i for i in describing if points[i].shape in shapes}
-    return set()
-
-
-def _counts(point: Tensor) -> bool:
-    """Whether every row is 0, 1, 2, ..."""
-    if differentiable(point) or point.dim() != 2:
-        return False
-    return bool((point == torch.arange(point.shape[1], device=point.device)).all())
 
 
 def _single_features(points: Leaves, has_players: Sequence[bool]) -> Leaves:

@@ -1,19 +1,14 @@
 """Attention rollout: how tokens mix through all layers, whatever the target."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import Tensor
-
+from whyglass.core.calling_module import names_by_id
 from whyglass.core.paper import Paper
-from whyglass.core.scorer import Scorer
-from whyglass.propagation.attention.attention_method import (
-    AttentionLayer,
-    AttentionMethod,
-    layer_product,
-)
+from whyglass.core.scorer import Evaluated, Scorer
+from whyglass.propagation.attention.attention_method import AttentionMethod
+from whyglass.propagation.attention.token_flow import TokenFlow
+from whyglass.propagation.engine.interception import intercepted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +23,7 @@ class AttentionRollout(AttentionMethod):
 
     >>> import torch, whyglass
     >>> x = torch.tensor([[[1.0, 0.0], [0.0, 2.0]]])
-    >>> attend = lambda x: (torch.softmax(x @ x.mT, -1) @ x).sum((1, 2))
+    >>> attend = lambda x: (x + torch.softmax(x @ x.mT, -1) @ x).sum((1, 2))
     >>> whyglass.AttentionRollout()(attend, x).values[..., 0]
     tensor([[0.4373, 0.5627]])
     """
@@ -36,6 +31,7 @@ class AttentionRollout(AttentionMethod):
     name: ClassVar[str] = "attention-rollout"
     shows: ClassVar[str] = "From which tokens information can reach the answer, for any class."
     cost: ClassVar[str] = "1 gradient"
+    adds_up: ClassVar[bool] = True
     paper: ClassVar[Paper] = Paper(
         "Samira Abnar and Willem Zuidema",
         "Quantifying Attention Flow in Transformers",
@@ -44,8 +40,6 @@ class AttentionRollout(AttentionMethod):
         "https://arxiv.org/abs/2005.00928",
     )
 
-    def token_matrices(self, scorer: Scorer, layers: Sequence[AttentionLayer]) -> list[Tensor]:
-        heads = [layer.weights.mean(1) for layer in layers]
-        identity = torch.eye(heads[0].shape[-1], dtype=heads[0].dtype, device=heads[0].device)
-        rollout = layer_product([(head + identity) / 2 for head in heads])
-        return [rollout] * len(layers[0].gradients)
+    def flow(self, scorer: Scorer) -> tuple[Evaluated, list[TokenFlow]]:
+        names = names_by_id(scorer.model)
+        return intercepted(scorer, lambda _: TokenFlow(names, 0.5, lambda _n, _k, weights: weights))

@@ -2,38 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
-import torch
 from torch import Tensor
 
+from whyglass.core.calling_module import names_by_id
+from whyglass.core.errors import BadInput
 from whyglass.core.paper import Paper
-from whyglass.core.scorer import Scorer
-from whyglass.propagation.attention.attention_method import (
-    AttentionLayer,
-    AttentionMethod,
-    AttentionRecord,
-    attention_layers,
-    layer_product,
-)
-from whyglass.propagation.engine.calls import Call
-from whyglass.propagation.engine.interception import intercepted, layers_of
+from whyglass.core.scorer import Evaluated, Scorer
+from whyglass.propagation.attention.attention_method import AttentionMethod
+from whyglass.propagation.attention.attention_weights import AttentionRecord, TargetMark
+from whyglass.propagation.attention.token_flow import WAYS_OUT, TokenFlow
+from whyglass.propagation.engine.calls import Call, Table
+from whyglass.propagation.engine.decompositions import DECOMPOSITIONS
+from whyglass.propagation.engine.interception import Propagation, intercepted, layers_of
 from whyglass.propagation.lrp.composites import composite
 from whyglass.propagation.lrp.relevance import Relevance
 
+ATTENTION_CALLS = ("scaled_dot_product_attention", "multi_head_attention_forward")
 
-class _AttentionRelevance(Relevance):
-    """A pass of LRP that records the relevance of the attention matrices."""
+
+class _Gradient(Propagation):
+    """A pass of the plain gradient that records that of the attention weights."""
+
+    def __init__(self) -> None:
+        as_one_call: Mapping[str, None] = dict.fromkeys(set(DECOMPOSITIONS) - set(ATTENTION_CALLS))
+        super().__init__(Table(None, None, by_name=as_one_call, total=True), with_baseline=False)
+        self.record = AttentionRecord(self.per_tensor())
+
+    def end(self, scores: Tensor) -> Tensor:
+        return TargetMark.apply(scores, self.record.begin_target, 1.0)
+
+    def after_call(self, call: Call, result: Any) -> None:
+        self.record.follow(call, result)
+
+
+class _Relevance(Relevance):
+    """A pass of LRP that records the relevance of the attention weights."""
+
+    ways_out: ClassVar[str] = f"attention-rollout, which needs no rule there; or {WAYS_OUT}"
 
     def __init__(self, layers: dict[int, str]) -> None:
         super().__init__(composite("z-plus"), "share", "half", "error", layers)
-        self.record = AttentionRecord()
+        self.record = AttentionRecord(self.per_tensor())
+
+    def end(self, scores: Tensor) -> Tensor:
+        return TargetMark.apply(super().end(scores), self.record.begin_target, 1.0)
 
     def after_call(self, call: Call, result: Any) -> None:
         super().after_call(call, result)
-        self.record.add(call, result)
+        self.record.follow(call, result)
+
+
+_Records: TypeAlias = dict[tuple[int, int], AttentionRecord]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,14 +73,14 @@ class Chefer(AttentionMethod):
 
     >>> import torch, whyglass
     >>> x = torch.tensor([[[1.0, 0.0], [0.0, 2.0]]])
-    >>> attend = lambda x: (torch.softmax(x @ x.mT, -1) @ x).sum((1, 2))
+    >>> attend = lambda x: (x + torch.softmax(x @ x.mT, -1) @ x).sum((1, 2))
     >>> whyglass.Chefer()(attend, x).values[..., 0]
     tensor([[0.6873, 1.7510]])
     """
 
     name: ClassVar[str] = "chefer"
     shows: ClassVar[str] = "Which tokens the answer rests on, by what attention did for the class."
-    cost: ClassVar[str] = "2 gradients"
+    cost: ClassVar[str] = "3 gradients"
     paper: ClassVar[Paper] = Paper(
         "Hila Chefer, Shir Gur and Lior Wolf",
         "Transformer Interpretability Beyond Attention Visualization",
@@ -66,18 +89,58 @@ class Chefer(AttentionMethod):
         "https://arxiv.org/abs/2012.09838",
     )
 
-    def token_matrices(self, scorer: Scorer, layers: Sequence[AttentionLayer]) -> list[Tensor]:
-        owners = layers_of(scorer.model)
-        _, passes = intercepted(scorer, lambda _: _AttentionRelevance(owners))
-        relevances = attention_layers([each.record for each in passes], len(layers[0].gradients))
-        size = layers[0].weights.shape[-1]
-        identity = torch.eye(size, dtype=layers[0].weights.dtype, device=layers[0].weights.device)
-        return [
-            layer_product(
-                [
-                    identity + (layer.gradients[k] * relevance.gradients[k]).clamp_min(0).mean(1)
-                    for layer, relevance in zip(layers, relevances, strict=True)
-                ]
-            )
-            for k in range(len(layers[0].gradients))
-        ]
+    def flow(self, scorer: Scorer) -> tuple[Evaluated, list[TokenFlow]]:
+        gradients, relevances = self.records(scorer)
+        names = names_by_id(scorer.model)
+
+        def pass_of(piece: slice) -> TokenFlow:
+            gradient, relevance = gradients.get(_key(piece)), relevances.get(_key(piece))
+            if gradient is None or relevance is None:
+                raise _out_of_step()
+
+            def matrix(attention: int, target: int, weights: Tensor) -> Tensor:
+                factors = [r.arrived.get((attention, target)) for r in (gradient, relevance)]
+                if factors[0] is None or factors[1] is None:
+                    return weights * 0
+                return (factors[0].to(weights.dtype) * factors[1].to(weights.dtype)).clamp_min(0)
+
+            return TokenFlow(names, 1.0, matrix)
+
+        return intercepted(scorer, pass_of)
+
+    def records(self, scorer: Scorer) -> tuple[_Records, _Records]:
+        """Gradient and relevance of all attention weights, by the same pieces of the batch."""
+        layers = layers_of(scorer.model)
+        relevances: _Records = {}
+        # The first pass may measure how many rows fit, so that the next takes other pieces.
+        for _ in range(3):
+            gradients = _recorded(scorer, _Gradient)
+            if gradients.keys() == relevances.keys():
+                return gradients, relevances
+            relevances = _recorded(scorer, lambda: _Relevance(layers))
+            if gradients.keys() == relevances.keys():
+                return gradients, relevances
+        raise _out_of_step()
+
+
+def _recorded(scorer: Scorer, make: Callable[[], _Gradient | _Relevance]) -> _Records:
+    """The records of one pass over the batch, by the start and the end of each piece."""
+    records: _Records = {}
+
+    def pass_of(piece: slice) -> _Gradient | _Relevance:
+        made = make()
+        records[_key(piece)] = made.record
+        return made
+
+    intercepted(scorer, pass_of)
+    return records
+
+
+def _key(piece: slice) -> tuple[int, int]:
+    return piece.start, piece.stop
+
+
+def _out_of_step() -> BadInput:
+    return BadInput(
+        "memory ran out between the passes of chefer: say how many rows fit with batch_size="
+    )
