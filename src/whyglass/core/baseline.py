@@ -134,7 +134,9 @@ class Conditional:
     """Absent columns of a table are taken from the `neighbours` rows most like what is present.
 
     Likeness is Euclidean distance over the columns present, each in units of its standard deviation
-    in `data` (N, columns). Where nothing is present every row is used.
+    in `data` (N, columns). A score is the mean over these rows, and over all that are as near as the
+    last of them, so that their order does not matter. Where nothing is present every row is used. A
+    budget counts `neighbours` evaluations for a coalition; a note says where ties made it more.
     """
 
     data: Tensor
@@ -148,7 +150,8 @@ class Gaussian:
     .. math:: x_A = b_A + \Sigma_{AP} \Sigma_{PP}^{-1} (x_P - b_P)
 
     for every row b of the data, A the absent columns and P those present: the conditional mean, with
-    the data's own residuals about it. Nothing is drawn at random.
+    the data's own residuals about it. Nothing is drawn at random, and nothing is shrunk: the check
+    "regression" warns where the rows are not well above the columns.
     """
 
     data: Tensor

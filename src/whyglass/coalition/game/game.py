@@ -96,11 +96,11 @@ class Game:
         return one.expand(values, self.full[rows], self.empty[rows][:, None])
 
     def without(self) -> Sampled:
-        """(R, n, K): mean scores over the background rows without each player in turn."""
+        """(R, n, K): how far the score falls without each player, mean over the background rows."""
         rows = torch.arange(self.rows)
         parts: list[Sampled] = []
         for _, scores in self._over_background(~torch.eye(self.n, dtype=torch.bool), rows):
-            parts.append(sampled_mean(scores, 2)._replace(values=self._mean(scores, rows)))
+            parts.append(sampled_mean(self.full[:, None, None] - scores, 2))
         return Sampled(*(torch.cat(part, 1) for part in zip(*parts, strict=True)))
 
     def all_values(self) -> Tensor:

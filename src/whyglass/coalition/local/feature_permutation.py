@@ -55,11 +55,10 @@ class FeaturePermutation(CoalitionMethod):
     )
 
     def estimate(self, game: Game) -> Estimate:
-        mean = game.without()
-        falls = game.full[:, None] - mean.values
-        values, errors, freedom = (falls,), (mean.errors,), (mean.freedom,)
+        falls = game.without()
+        values, errors, freedom = ((part,) for part in falls)
         checks = (
             precision(values, errors, True, PRECISION),
             freedom_check(values, errors, freedom, True, "more background rows raise them"),
         )
-        return Estimate(falls, mean.errors, checks)
+        return Estimate(falls.values, falls.errors, checks)

@@ -114,7 +114,6 @@ class QII(SampledCoalitions):
     def _unary(self, game: Game) -> Estimate:
         assert isinstance(game.masker, Independent)
         mean = game.without()
-        mean = mean._replace(values=game.full[:, None] - mean.values)
         if game.masker.whole:
             zeros = torch.zeros_like(mean.values)
             mean = mean._replace(errors=zeros, freedom=zeros + torch.inf)
