@@ -4,13 +4,16 @@ A method is a frozen, keyword-only dataclass that derives from `Method`, says wh
 variables and computes in `attribute`; docs/how-to/add-a-method.md builds one. Some abstract methods
 do part of the work already: `ActivationMap` leaves only the map of a layer, `PathMethod` only the
 path, `Smoothing` only what to make of gradients under noise, `CoalitionMethod` only what to make of
-the values of coalitions. docs/how-to/add-a-rule.md builds a rule of LRP from `Rule` and `Flow`, and one
-of the engine from `Call`, `Table` and `Propagation`.
+the values of coalitions. docs/how-to/add-a-check.md makes a check, docs/how-to/add-a-masker.md a
+masker of coalitions, docs/how-to/add-a-rule.md a rule of LRP from `Rule` and `Flow`, and one of the
+engine from `Call`, `Table` and `Propagation`.
 """
 
 from whyglass.cam.activation_map import ActivationMap, channel_weights
 from whyglass.coalition.coalition_method import CoalitionMethod, Estimate, SampledCoalitions
 from whyglass.coalition.game.game import Game
+from whyglass.coalition.game.masker import Masker
+from whyglass.coalition.game.players import FeatureGroups, feature_mask, with_every_row
 from whyglass.core.baseline import Baseline, background, resolve
 from whyglass.core.checks import Check, completeness, completeness_gap, not_flat, worst_target
 from whyglass.core.errors import BadInput, MissingExtra, Unsupported
@@ -39,9 +42,11 @@ __all__ = [
     "Curve",
     "Estimate",
     "Evaluated",
+    "FeatureGroups",
     "Flow",
     "Game",
     "Leaves",
+    "Masker",
     "Method",
     "MissingExtra",
     "Moments",
@@ -63,6 +68,7 @@ __all__ = [
     "completeness",
     "completeness_gap",
     "differentiable",
+    "feature_mask",
     "flat_sum",
     "multiply",
     "not_flat",
@@ -70,5 +76,6 @@ __all__ = [
     "positive",
     "positive_integer",
     "resolve",
+    "with_every_row",
     "worst_target",
 ]
