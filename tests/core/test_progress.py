@@ -23,6 +23,7 @@ from whyglass import (
     PermutationShapley,
     Saliency,
     explain,
+    interactions,
 )
 from whyglass.core import progress
 
@@ -99,6 +100,12 @@ def test_asked_for_it_is_written_anywhere(watch: Any) -> None:
     stderr = watch(False, long=False)
     explain(model, X, method="occlusion", batch_size=2, progress=True)
     assert "occlusion" in stderr.getvalue()
+
+
+def test_interactions_show_a_bar(watch: Any) -> None:
+    stderr = watch(True, long=True)
+    interactions(model, X, batch_size=2)
+    assert "interactions:" in stderr.getvalue()
 
 
 def test_a_notebook_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:

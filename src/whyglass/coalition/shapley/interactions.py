@@ -20,6 +20,7 @@ from whyglass.core.guards import Selector
 from whyglass.core.inputs import Inputs, Leaves
 from whyglass.core.layer import At
 from whyglass.core.method import integer, positive_integer
+from whyglass.core.progress import Progress
 from whyglass.core.scorer import Scorer
 from whyglass.core.target import Target
 
@@ -54,6 +55,7 @@ def interactions(
     batch_size: int | str = "auto",
     budget: int = 2000,
     seed: int = 0,
+    progress: bool | None = None,
 ) -> Interactions:
     r"""The Shapley interaction index of every pair of players.
 
@@ -79,30 +81,32 @@ def interactions(
     """
     positive_integer("budget", budget)
     integer("seed", seed)
-    scorer = Scorer(
-        model,
-        inputs,
-        target=target,
-        output=output,
-        at=at,
-        batch_size=batch_size,
-        gradient=False,
-    )
-    here = None if scorer.layer is None else scorer.at_inputs(False)
-    groups = feature_groups(players, scorer)
-    absent = masker(baseline, scorer, groups)
-    n, rounds = groups.count, 0
-    whole = n <= 20 and (2**n - 2) * absent.background_size <= absent.affords(budget)
-    if not whole:
-        rounds = absent.affords(budget) // (2 * n * (n - 1))
-        if rounds < 2:
-            raise BadInput(
-                f"budget {budget} does not pay for two rounds of orders of {n} players, which take "
-                f"{absent.evaluations(4 * n * (n - 1))} evaluations a row: raise it, or group features "
-                "with players="
-            )
-    game = Game(scorer, absent, groups, here or scorer.at_inputs(False))
-    values, errors = _exact(game) if whole else _sampled(game, rounds, seed)
+    with Progress("interactions", progress) as bar:
+        scorer = Scorer(
+            model,
+            inputs,
+            target=target,
+            output=output,
+            at=at,
+            batch_size=batch_size,
+            gradient=False,
+            progress=bar,
+        )
+        here = None if scorer.layer is None else scorer.at_inputs(False)
+        groups = feature_groups(players, scorer)
+        absent = masker(baseline, scorer, groups)
+        n, rounds = groups.count, 0
+        whole = n <= 20 and (2**n - 2) * absent.background_size <= absent.affords(budget)
+        if not whole:
+            rounds = absent.affords(budget) // (2 * n * (n - 1))
+            if rounds < 2:
+                raise BadInput(
+                    f"budget {budget} does not pay for two rounds of orders of {n} players, which take "
+                    f"{absent.evaluations(4 * n * (n - 1))} evaluations a row: raise it, or group "
+                    "features with players="
+                )
+        game = Game(scorer, absent, groups, here or scorer.at_inputs(False))
+        values, errors = _exact(game) if whole else _sampled(game, rounds, seed)
     pick = slice(None) if scorer.many else 0
     return Interactions(values[..., pick], errors[..., pick], groups.masks, scorer.cost.evaluations)
 
