@@ -18,9 +18,8 @@ from torch import Tensor
 
 from whyglass.core import guards
 from whyglass.core.batching import Batches, out_of_memory
+from whyglass.core.called_model import MISFITS, CalledModel
 from whyglass.core.entry import Rows
-from whyglass.core.errors import BadInput
-from whyglass.core.first_pass import batch_axis_missing, takes_arrays
 from whyglass.core.inputs import (
     Inputs,
     Leaves,
@@ -30,14 +29,12 @@ from whyglass.core.inputs import (
     take_rows,
     unpack,
 )
-from whyglass.core.layer import At, Layer
-from whyglass.core.numpy_model import NumpyModel, as_model
+from whyglass.core.layer import At
+from whyglass.core.numpy_model import as_model
 from whyglass.core.progress import Progress
 from whyglass.core.submodule import Begin, Capture, Submodule
 from whyglass.core.target import ResolvedTarget, Target
 
-# What models and functions raise on inputs of another shape or type than theirs.
-MISFITS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
 Points = Callable[[slice], Leaves]
 T = TypeVar("T")
 
@@ -86,7 +83,7 @@ class Scorer:
     `Interception` of a piece of the evaluations from the piece and its rows. It applies to passes with
     gradients, and to others too where `intercepts_scores`. With `find_embedding` token ids are
     explained at the model's embedding (`embeds_tokens`); with `embeds_ids` the method finds where
-    they are embedded. `notes` tell what was decided for the user.
+    they are embedded.
     """
 
     def __init__(
@@ -104,27 +101,19 @@ class Scorer:
         embeds_ids: bool = False,
         progress: Progress | None = None,
     ) -> None:
-        self.model, self.output, self.needs_gradients = as_model(model), output, gradient
-        self.notes: list[str] = []
-        if self.model is not model:
-            self._note("the model is a method of an estimator, so it was explained as a NumpyModel")
         leaves, self.input_structure = unpack(inputs, guards.float_type(model))
         self.inputs = tuple(leaf.detach() for leaf in leaves)
+        self.needs_gradients = gradient
         embedding = guards.token_embedding(model, self.inputs) if find_embedding else None
         self.embeds_tokens = at is None and embedding is not None
         at = embedding if at is None else at
-        guards.check_call(
-            self.model,
-            self.inputs,
-            self.input_structure,
-            gradient,
-            at is None and not embeds_ids,
-        )
+        at_input = at is None and not embeds_ids
+        guards.check_call(as_model(model), self.inputs, self.input_structure, gradient, at_input)
+        self._called = CalledModel(model, self.input_structure, output, gradient)
         self.rows = len(self.inputs[0])
         self.layer: Capture | None = (
             None if at is None else Submodule(model, at, or_twin=self.embeds_tokens)
         )
-        self._scored = Submodule(model, output.at) if isinstance(output, Layer) else None
         self.structure = self.input_structure if at is None else Structure()
         self.target = ResolvedTarget(target, self.rows, class_names)
         self.points: Leaves = self.inputs
@@ -133,6 +122,16 @@ class Scorer:
         self.progress = progress or Progress()
         self.interception: Callable[[slice, Rows], Interception] | None = None
         self.intercepts_scores = False
+
+    @property
+    def model(self) -> Callable[..., Any]:
+        """The model, or a `NumpyModel` of it."""
+        return self._called.function
+
+    @property
+    def notes(self) -> list[str]:
+        """What was decided for the user."""
+        return self._called.notes
 
     @property
     def many(self) -> bool:
@@ -144,11 +143,7 @@ class Scorer:
         try:
             parts = list(self._run(None, None, gradient))
         except MISFITS as error:
-            reason = self._reason(error)
-            if reason is error:
-                raise
-            if reason is not None:
-                raise reason from error
+            self.cost.evaluations += self._called.recover(error, self.inputs)
             parts = list(self._run(None, None, gradient))
         whole = parts[0]
         if len(parts) > 1:
@@ -162,28 +157,6 @@ class Scorer:
         if isinstance(self.layer, Submodule) and len(self.points) > 1:
             self.structure = Structure(tuple(range(len(self.points))))
         return whole
-
-    def _reason(self, error: Exception) -> Exception | None:
-        """A better error than that of the first pass; None where a function now takes arrays."""
-        if isinstance(error, BadInput) and not isinstance(error, guards.WrongOutput):
-            return error
-        if takes_arrays(self.model, self.inputs, self.input_structure):
-            if self.needs_gradients:
-                return guards.no_gradients("a function of numpy arrays")
-            self.model = NumpyModel(self.model)
-            self.cost.evaluations += 1
-            self.notes.append("the model takes numpy arrays, so it was explained as a NumpyModel")
-            return None
-
-        def output(leaves: Leaves) -> None:
-            with torch.no_grad():
-                result = guards.select(self._call(leaves), self.output)
-                guards.check_output(result, len(leaves[0]), False)
-
-        hint = batch_axis_missing(output, self.inputs, self.input_structure)
-        if hint is None:
-            return error
-        return BadInput(f"{error}; {hint}" if isinstance(error, BadInput) else hint)
 
     def for_model_inputs(self) -> Scorer:
         """A scorer of the same target and cost that explains the inputs, not a layer."""
@@ -215,9 +188,8 @@ class Scorer:
 
         def summed(piece: slice) -> Tensor:
             with torch.no_grad():
-                inputs = [leaf[piece].clone() for leaf in background]
-                output = guards.select(self._call(inputs), self.output)
-                guards.check_output(output, piece.stop - piece.start, False)
+                result = self._called.output([leaf[piece] for leaf in background])
+                output = self._called.tensor(result, piece.stop - piece.start, False)
                 repeated = (row.expand(self.rows, *row.shape) for row in output)
                 scores = torch.stack([self.target.scores(row, batch) for row in repeated])
                 return torch.stack([scores.double(), scores.double() ** 2]).sum(1)
@@ -244,7 +216,7 @@ class Scorer:
         def activated(piece: slice) -> Leaves:
             rows = piece.stop - piece.start
             with torch.no_grad(), layer.capture(None, rows, False, None) as captured:
-                self.input_structure.call(self.model, [leaf[piece].clone() for leaf in inputs])
+                self._called.run([leaf[piece] for leaf in inputs])
             return captured.leaves(None)
 
         return concatenate([leaves for _, leaves in self._pieces(len(inputs[0]), activated)])
@@ -296,10 +268,12 @@ class Scorer:
             return
         first_row = [leaf[torch.zeros(few, dtype=torch.long)] for leaf in self.inputs]
         with torch.no_grad():
-            self.layer.survey(lambda: self.input_structure.call(self.model, first_row), few)
+            self.layer.survey(lambda: self._called.run(first_row), few)
         self.cost.evaluations += few
         if self.embeds_tokens:
-            self._note(f"token ids have no gradient, so at={self.layer.name!r} was explained")
+            self._called.note(
+                f"token ids have no gradient, so at={self.layer.name!r} was explained"
+            )
 
     def _evaluate(
         self, point: Leaves | None, piece: slice, rows: Rows, gradient: bool
@@ -359,8 +333,7 @@ class Scorer:
             )
             if begin is not None:
                 begin(leaves)
-            # The model gets copies: an in-place first layer must not touch leaf or input.
-            result = self._call([leaf.clone() for leaf in leaves])
+            result = self._called.output(leaves)
             scores = self._target_of(result, piece, rows, gradient, bind)
         else:
             upstream = [leaf[rows].detach() for leaf in self.inputs]
@@ -368,35 +341,20 @@ class Scorer:
                 upstream = [u.requires_grad_() if differentiable(u) else u for u in upstream]
             rows_here = piece.stop - piece.start
             with self.layer.capture(point, rows_here, gradient, begin) as captured:
-                result = self._call([leaf.clone() for leaf in upstream])
+                result = self._called.output(upstream)
             scores = self._target_of(result, piece, rows, gradient, bind)
             leaves = captured.leaves(scores)
         return scores, leaves
 
-    def _call(self, leaves: Sequence[Tensor]) -> Any:
-        """What the model, or the layer that is scored, makes of the inputs."""
-        if self._scored is None:
-            return self.input_structure.call(self.model, leaves)
-        with self._scored.scored() as output:
-            self.input_structure.call(self.model, leaves)
-        return output()
-
     def _target_of(
         self, result: Any, piece: slice, rows: Rows, gradient: bool, bind: bool
     ) -> Tensor:
-        output = guards.select(result, self.output, self.needs_gradients)
-        guards.check_output(output, piece.stop - piece.start, gradient)
-        if bind and self.output is None and not piece.start:
-            self._note(guards.default_note(result))
+        output = self._called.tensor(result, piece.stop - piece.start, gradient, note=bind)
         if bind:
             # Looking at the output is no part of the score.
             with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]  no other way
                 self.target.bind(output, rows)
         return self.target.scores(output, rows)
-
-    def _note(self, note: str | None) -> None:
-        if note is not None and note not in self.notes:
-            self.notes.append(note)
 
     def _gradients(self, columns: Sequence[Tensor], leaves: Leaves) -> Leaves:
         """The gradient of each target's scores, summed over the rows."""
