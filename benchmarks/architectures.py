@@ -56,9 +56,10 @@ class Outcome:
 
     `result` is answered, refused (with a sentence), raw error, hang or not run. `gap` is the relative
     completeness gap, or that of conservation for the methods of relevance, the worst row; `absorbed`
-    the share of the score that the notes say did not arrive, and `unaccounted` what is neither in the
+    the share of the scores' sizes that the notes say did not arrive, and `unaccounted` what is neither in the
     values nor in the notes, both over the batch. `ratio` is the time over that of as many plain passes.
-    `narrowed` says that the network itself computes a part in float32, whatever its weights are.
+    `narrowed` says that the network itself computes a part in float32, whatever its weights are;
+    `held` that its choices (which expert, which entry) are those of the input at the baseline, too.
     """
 
     family: str
@@ -71,6 +72,7 @@ class Outcome:
     unaccounted: float | None = None
     ratio: float | None = None
     narrowed: bool = False
+    held: bool = False
 
     def line(self) -> str:
         """For the terminal."""
@@ -215,7 +217,8 @@ class Bench:
         values = _leaves(answer.values)
         if answer.method == "integrated-gradients" and answer.baseline_score is not None:
             self.change = answer.score - answer.baseline_score
-        if answer.method == "deeplift" and self.change is not None:
+        held = any("as at the inputs" in note for note in answer.notes)
+        if answer.method == "deeplift" and self.change is not None and not held:
             # Against the model's own scores at both ends, not those that came with the pass.
             rounding = torch.finfo(torch.float64).eps * answer.score.double().abs()
             figures["gap"] = float(completeness_gap(values, self.change, rounding).max())
@@ -225,13 +228,16 @@ class Bench:
             figures["gap"] = checks["conservation"]
             stated = [note for note in answer.notes if note.startswith("did not pass")]
             absorbed = sum(float(share) / 100 for note in stated for share in SHARE.findall(note))
-            arrived = float(sum(value.sum() for value in values) / answer.score.sum())
-            figures |= {"absorbed": absorbed, "unaccounted": abs(1 - arrived - absorbed)}
+            size = float(answer.score.abs().sum())
+            arrived = float(sum(value.sum() for value in values)) / size
+            missing = float(answer.score.sum()) / size - arrived
+            figures |= {"absorbed": absorbed, "unaccounted": abs(missing - absorbed)}
         return Outcome(
             **label,
             result="answered",
             verdict=answer.verdict,
             narrowed=self.narrowed,
+            held=held,
             **figures,
         )
 

@@ -57,7 +57,9 @@ complete
 : the values add up to the change of score from baseline to input, to 1e-6 of it. For DeepLIFT the
   change is that of two plain forward passes. Where they do not, the gap is shown; *float32 inside*
   marks networks that compute norms or attention in float32 whatever their weights are, whose own
-  scores are not known better.
+  scores are not known better. *Choices held*: which expert or entry the network takes is, at the
+  baseline too, what it takes at the input, and the notes say so; the change is that of the network so
+  held.
 
 conserved
 : the relevance that arrived is the score, to 1%. *Absorbed 31%* is what the explanation's notes say
@@ -103,6 +105,8 @@ class Row(Protocol):
     def ratio(self) -> float | None: ...
     @property
     def narrowed(self) -> bool: ...
+    @property
+    def held(self) -> bool: ...
 
 
 class Sentences:
@@ -155,8 +159,9 @@ def exactness(rows: Sequence[Row]) -> str:
     first = rows[0]
     if first.method in COMPLETE:
         worst = max(row.gap or 0.0 for row in rows)
-        inside = " (float32 inside)" if first.narrowed else ""
-        return "complete" if worst <= EXACT else f"gap {worst:.0e}{inside}"
+        if worst > EXACT:
+            return f"gap {worst:.0e}" + (" (float32 inside)" if first.narrowed else "")
+        return "complete, choices held" if first.held else "complete"
     if first.method != "lrp":
         return "yes"
     if first.gap is not None and first.gap <= CONSERVED:
