@@ -56,8 +56,9 @@ class Outcome:
 
     `result` is answered, refused (with a sentence), raw error, hang or not run. `gap` is the relative
     completeness gap, or that of conservation for the methods of relevance, the worst row; `absorbed`
-    the share of the scores' sizes that the notes say did not arrive, and `unaccounted` what is neither in the
-    values nor in the notes, both over the batch. `ratio` is the time over that of as many plain passes.
+    the share of the scores' sizes that the notes say did not arrive, and `unaccounted` what is neither
+    in the values nor in the notes, both over the batch. `ratio` is the time over that of as many plain
+    passes.
     `narrowed` says that the network itself computes a part in float32, whatever its weights are;
     `held` that its choices (which expert, which entry) are those of the input at the baseline, too.
     """

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tests.propagation.lrp import naive_lrp as naive
 from tests.propagation.lrp.test_rules import dense
@@ -131,3 +133,61 @@ def test_values_that_cancel_are_warned_of(kind: type[RelevanceMethod]) -> None:
     assert check.verdict == "warn"
     tame = kind(rule="zero")(model, torch.tensor([[1.0, 0.0]], dtype=F64), target=0)
     assert {check.name: check.verdict for check in tame.checks}["cancellation"] == "pass"
+
+
+def _written(x: Tensor, c: Tensor) -> Tensor:
+    y = torch.zeros(len(x), 8, dtype=x.dtype)
+    y[:, :5] = x
+    y[:, 5:] = c[:3]
+    return y
+
+
+EVEN = torch.tensor([True, False, True, False, True])
+JOINED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cat": lambda x, c: torch.cat([x, c.expand(len(x), -1)], 1),
+    "stack": lambda x, c: torch.stack([c.expand_as(x), x], 1).flatten(1),
+    "where": lambda x, c: torch.where(EVEN, x, c),
+    "masked_fill": lambda x, c: x.masked_fill(EVEN, 0.7),
+    "pad": lambda x, c: F.pad(x, (1, 2), value=0.9),
+    "index_put": lambda x, c: x.index_put((torch.tensor([0, 1]), torch.tensor([2, 4])), c[:2]),
+    "slice_scatter": lambda x, c: x.slice_scatter(c[:2].expand(len(x), -1), 1, 1, 3),
+    "written": _written,
+}
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("rule", ["gamma", "epsilon", "z-plus"])
+@pytest.mark.parametrize("name", JOINED)
+def test_relevance_of_constants_joined_to_the_input_is_told(
+    name: str, rule: str, seed: int
+) -> None:
+    """What arrives and what the notes name make the score."""
+    g = torch.Generator().manual_seed(seed)
+    x, constant = torch.randn(3, 5, generator=g, dtype=F64), torch.randn(5, generator=g, dtype=F64)
+    constant.requires_grad_()
+    width = JOINED[name](x, constant).shape[1]
+    first = torch.randn(width, 6, generator=g, dtype=F64)
+    last = torch.randn(6, generator=g, dtype=F64)
+
+    def model(z: Tensor) -> Tensor:
+        return torch.relu(JOINED[name](z, constant) @ first + 1) @ last
+
+    found = LRP(rule=rule)(model, x)
+    assert isinstance(found.values, Tensor)
+    size = found.score.abs().sum()
+    missing = float((found.score.sum() - found.values.sum()) / size)
+    (note,) = (note for note in found.notes if note.startswith("did not pass"))
+    told = sum(float(share) / 100 for share in re.findall(r"(-?[\d.]+)%", note))
+    assert "constants of the network" in note
+    assert missing == pytest.approx(told, abs=3e-3)
+
+
+@pytest.mark.parametrize("like", ["expand_as", "view_as", "reshape_as"])
+def test_a_constant_in_the_shape_of_the_input_is_a_constant(like: str) -> None:
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 5, generator=g, dtype=F64)
+    shift = torch.randn(1, 5, generator=g, dtype=F64).requires_grad_()
+    weight = torch.randn(5, 3, generator=g, dtype=F64)
+    found = LRP()(lambda z: (z + getattr(shift, like)(z)) @ weight, x, target=1)
+    plain = LRP()(lambda z: (z + shift) @ weight, x, target=1)
+    assert torch.equal(found.values, plain.values)  # type: ignore[arg-type]

@@ -43,6 +43,7 @@ from whyglass.propagation.engine.operations import (
     CONSTANTS,
     CREATIONS,
     FOURIER,
+    LIKE_ANOTHER,
     STRUCTURAL,
 )
 from whyglass.propagation.engine.signatures import NoSignature, bind
@@ -161,7 +162,7 @@ class Propagation(TorchFunctionMode):
         ):
             return self._pass(known.op, func, args, named)
         tracked = self._tracked
-        for leaf in packed(args, named)[0]:
+        for leaf in args[:1] if known.op in LIKE_ANOTHER else packed(args, named)[0]:
             if id(leaf) in tracked:
                 break
         else:

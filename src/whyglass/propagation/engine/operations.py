@@ -96,6 +96,9 @@ CREATIONS = _words(
     "new_full new_empty new_empty_strided new_tensor"
 )
 
+# Take no more than a shape or a type from their second argument.
+LIKE_ANOTHER = _words("expand_as view_as reshape_as type_as")
+
 # Yes or no to Python, which may branch on it.
 ANSWERS = _words("bool equal allclose is_nonzero contains")
 

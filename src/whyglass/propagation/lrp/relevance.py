@@ -49,6 +49,15 @@ from whyglass.propagation.lrp.products import (
 from whyglass.propagation.lrp.redistribution import FirstOrder, Passage, Redistribution
 from whyglass.propagation.lrp.rules import Gamma, Rule
 
+# Put numbers of several origins into one tensor, among them constants of the network.
+CONCATENATING = frozenset(
+    "cat concat concatenate stack hstack vstack dstack column_stack row_stack block_diag".split()
+)
+JOINING = CONCATENATING | frozenset(
+    "where masked_fill pad constant_pad_nd scatter index_copy index_fill masked_scatter "
+    "setitem with_part slice_scatter select_scatter diagonal_scatter pad_sequence".split()
+)
+CONSTANTS = "constants of the network"
 Bias = Literal["ignore", "share"]
 
 
@@ -106,6 +115,8 @@ class Relevance(Propagation):
 
     def after_call(self, call: Call, result: Any) -> None:
         """Note the depth of each tensor, and whether it is a gate."""
+        if call.op in JOINING:
+            self._watch_constants(call, result)
         operands = [id(call.leaves[place]) for place in call.operands]
         depth = max((self._depth.get(operand, 0) for operand in operands), default=0)
         results = leaves_of(result)
@@ -145,6 +156,27 @@ class Relevance(Propagation):
         self.absorbed[operation.name] = self.absorbed.get(operation.name, 0.0) + lost
         if self._keep:
             operation.passages.append(Passage(output, operands, lost))
+
+    def _watch_constants(self, call: Call, result: Any) -> None:
+        """Add up the relevance of entries that are no operand's, such as a class token's."""
+        tensors = [leaf for leaf in call.leaves if isinstance(leaf, Tensor)]
+        if not isinstance(result, Tensor) or not result.requires_grad:
+            return
+        if call.op in CONCATENATING and len(tensors) == len(call.operands):
+            return
+        with torch.no_grad():
+            operands = {place: call.leaves[place] for place in call.operands}
+            zeros = call.run({place: torch.zeros_like(leaf) for place, leaf in operands.items()})
+            ones = call.run({place: torch.ones_like(leaf) for place, leaf in operands.items()})
+            constant = zeros == ones
+            if not constant.any():
+                return
+
+        def add(relevance: Tensor) -> None:
+            lost = float(relevance[constant].sum())
+            self.absorbed[CONSTANTS] = self.absorbed.get(CONSTANTS, 0.0) + lost
+
+        result.register_hook(add)
 
     def _redistribute(self, operation: Redistribution) -> Tensor:
         """The operation's output, which hands relevance back by the operation's rule."""

@@ -123,7 +123,10 @@ def _absorbed(passes: Sequence[Relevance]) -> list[str]:
     for done in passes:
         for name, lost in done.absorbed.items():
             absorbed[name] = absorbed.get(name, 0.0) + lost
-    order = sorted(absorbed, key=lambda name: -abs(absorbed[name]))[:NAMED_LAYERS]
-    shares = [(name, absorbed[name] / initial) for name in order if initial]
+    if not initial:
+        return []
+    order = sorted(absorbed, key=lambda name: -abs(absorbed[name]))
+    shares = [(name, absorbed[name] / initial) for name in order[:NAMED_LAYERS]]
+    shares.append(("others", sum(absorbed[name] for name in order[NAMED_LAYERS:]) / initial))
     named = [f"{name} {share:.1%}" for name, share in shares if abs(share) >= 5e-4]
     return [f"did not pass all of the relevance: {', '.join(named)}"] if named else []
