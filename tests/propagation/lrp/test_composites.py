@@ -1,4 +1,4 @@
-"""Which rule where: presets, and clauses by operation, layer, depth and first layer."""
+"""Composites: presets, and clauses by operation, layer, depth and first layer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tests.propagation.lrp import naive_lrp as naive
 from tests.propagation.lrp.test_rules import agree, dense
@@ -167,3 +167,39 @@ def test_a_rule_is_comparable_data() -> None:
     for rule in rules:
         assert rule == type(rule)(**vars(rule))
         assert hash(rule) == hash(type(rule)(**vars(rule)))
+
+
+def separable(seed: int) -> nn.Sequential:
+    """Depthwise convolutions between batch norms and ReLU6; half of their inputs are dead."""
+    torch.manual_seed(seed)
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU6(),
+        nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False), nn.BatchNorm2d(8), nn.ReLU6(),
+        nn.Conv2d(8, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3),
+    ).double().eval()  # fmt: skip
+    norm, other = net[1], net[4]
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert isinstance(other, nn.BatchNorm2d)
+    with torch.no_grad():
+        norm.bias[:4], other.bias[:] = -9.0, 1.0
+    return net
+
+
+@pytest.mark.parametrize("bias", ["ignore", "share"])
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_preset_gives_values_or_an_error_whose_ways_out_work(
+    name: str, bias: Bias, seed: int
+) -> None:
+    net, x = separable(seed), torch.rand(1, 3, 6, 6, dtype=F64)
+    if bias == "ignore" and name in {"zero", "gamma-epsilon-zero"}:
+        with pytest.raises(BadInput, match=r'take bias="share".* or rule="gamma"'):
+            LRP(rule=name, bias=bias)(net, x, target=1)
+        ways = [LRP(rule=name, bias="share"), LRP(rule="gamma", bias=bias)]
+    else:
+        ways = [LRP(rule=name, bias=bias)]
+    for way in ways:
+        values = way(net, x, target=1).values
+        assert isinstance(values, Tensor)
+        assert values.isfinite().all()
+        assert values.any()

@@ -204,8 +204,8 @@ class Redistribution:
         if flow.strict and bool((zero & (relevance != 0)).any()):
             raise BadInput(
                 f"LRP divides relevance by zero in {self.name}: the contributions of its inputs add "
-                "up to nothing there, so they have no shares; give the rule an epsilon, for example "
-                "rule=Epsilon(epsilon=1e-6)"
+                'up to nothing there, so they have no shares; take bias="share", where the bias has a '
+                'share, or rule="gamma", which leaves such relevance out and states how much'
             )
         return quotient.masked_fill_(zero, 0)
 

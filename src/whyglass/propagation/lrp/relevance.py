@@ -151,7 +151,7 @@ class Relevance(Propagation):
         if not math.isfinite(lost):
             raise BadInput(
                 f"relevance grew beyond all bounds at {operation.name}: its rule divides by sums near "
-                'zero; take rule="gamma", which cannot, a larger epsilon, or bias="share"'
+                'zero; take bias="share", or rule="gamma", whose sums do not cancel'
             )
         self.absorbed[operation.name] = self.absorbed.get(operation.name, 0.0) + lost
         if self._keep:

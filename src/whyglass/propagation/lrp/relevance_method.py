@@ -112,7 +112,7 @@ def cancellation(values: Sequence[Tensor], score: Tensor) -> Check:
     worst = max(rows)
     text = f"the sizes of the values add up to {worst:.3g} times the score"
     if worst > LARGEST_CANCELLATION:
-        text += ': large values cancel, which rule="gamma" or a larger epsilon keeps down'
+        text += ': large values cancel, which rule="gamma" keeps down'
     verdict = "pass" if worst <= LARGEST_CANCELLATION else "warn"
     return Check("cancellation", worst, LARGEST_CANCELLATION, verdict, text, rows)
 
