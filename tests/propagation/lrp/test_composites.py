@@ -173,11 +173,12 @@ def separable(seed: int) -> nn.Sequential:
     """Depthwise convolutions between batch norms and ReLU6; half of their inputs are dead."""
     torch.manual_seed(seed)
     net = nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU6(),
+        nn.Conv2d(3, 4, 3, padding=1), nn.ReLU6(),
+        nn.Conv2d(4, 8, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU6(),
         nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False), nn.BatchNorm2d(8), nn.ReLU6(),
-        nn.Conv2d(8, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3),
     ).double().eval()  # fmt: skip
-    norm, other = net[1], net[4]
+    norm, other = net[3], net[6]
     assert isinstance(norm, nn.BatchNorm2d)
     assert isinstance(other, nn.BatchNorm2d)
     with torch.no_grad():
