@@ -38,7 +38,7 @@ def test_a_gap_within_measured_rounding_warns_unless_it_is_negligible(
     values[1, 0] += off
     found = completeness((values,), score, score, 1e-3, torch.tensor([0.0, bound]))
     assert found.verdict == verdict
-    assert ("in float64; a model" in found.text) == (verdict == "warn")
+    assert ("float64 resolve more" in found.text) == (verdict == "warn")
 
 
 def test_nothing_is_excused_where_scores_are_nothing() -> None:

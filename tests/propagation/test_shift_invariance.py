@@ -141,3 +141,24 @@ def test_first_order_terms_of_softmax_add_up(
     c = found.double() / x.double()
     size = c.abs().sum(1) + RAMP[dtype].abs().max()
     assert (c.sum(1).abs() <= 16 * torch.finfo(dtype).eps * size).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("inside", [False, True], ids=["all", "inside"])
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_half_precision_warns_where_it_cannot_resolve_the_sum(
+    dtype: torch.dtype, inside: bool, seed: int
+) -> None:
+    """The format that counts is the network's, also where inputs and score are in float32."""
+    torch.manual_seed(seed)
+    first, last = nn.Linear(8, 16).to(dtype), nn.Linear(16, 3).to(dtype)
+
+    def net(x: Tensor) -> Tensor:
+        return last(torch.relu(first(x.to(dtype)))).to(x.dtype)
+
+    x = torch.randn(3, 8).to(torch.float32 if inside else dtype)
+    found = DeepLIFT()(net, x, target=1)
+    assert found.verdict != "fail"
+    assert (found.checks[0].measured > 1e-3) == (found.verdict == "warn")
+    assert ("float64" in found.checks[0].text) == (found.verdict == "warn")

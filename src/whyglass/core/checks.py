@@ -59,9 +59,9 @@ def completeness(
 ) -> Check:
     """The values add up to the change of score from baseline to input, row by row.
 
-    The change is known to 16 roundings of the larger score. `rounding` (B,) is how far rounding can
-    move the sum, where a method measures that: a gap within it does not fail, and warns unless it is
-    small beside the score.
+    The change is known to 16 roundings of the larger score. `rounding` (B,) or (B, K) is how far
+    rounding can move the sum, where a method measures that: a gap within it does not fail, and warns
+    unless it is small beside the score.
     """
     scale = torch.maximum(score.abs(), baseline_score.abs()).double()
     change = score.double() - baseline_score.double()
@@ -78,8 +78,8 @@ def completeness(
     if verdict == "fail" and not bool(broken.any()):
         verdict = "warn"
         text += (
-            f": the sum of large terms that cancel is known to {float(bound.max()):.1g} in "
-            f"{str(score.dtype).removeprefix('torch.')}; a model and inputs in float64 resolve more"
+            f", and rounding can move their sum by {float(bound.max()):.1g}: a model and inputs in "
+            "float64 resolve more"
         )
     return Check("completeness", worst, tolerance, verdict, text, rows)
 

@@ -20,6 +20,7 @@ from whyglass.propagation.deeplift.difference_method import (
     DifferenceMethod,
     DifferencePass,
 )
+from whyglass.propagation.deeplift.rounding import rounding_bound
 from whyglass.propagation.engine.interception import notes_on, require_visible_operations
 
 
@@ -65,7 +66,8 @@ class DeepSHAP(DifferenceMethod):
         here = scorer.at_inputs(gradient=False)
         baselines = scorer.activations(rows_of_background)
         count = len(baselines[0])
-        sums, baseline_scores, rounding, ended = self._sums(scorer, baselines, here.scores)
+        sums, baseline_scores, noted, ended = self._sums(scorer, baselines, here.scores)
+        eps = max(done.rounding.eps for done in ended)
         scorer.cost.evaluations += scorer.rows * count
         values = tuple(total / count for total in sums[0])
         variances = [
@@ -83,7 +85,13 @@ class DeepSHAP(DifferenceMethod):
             tuple(row.mean(0, keepdim=True) for row in baselines),
             tuple(_narrow(part, p) for part, p in zip(errors, scorer.points, strict=True)),
             checks=(
-                completeness(values, here.scores, expected, TOLERANCE, rounding / count),
+                completeness(
+                    values,
+                    here.scores,
+                    expected,
+                    TOLERANCE,
+                    rounding_bound(noted / count, eps, values, here.scores, expected),
+                ),
                 enough_background(values, error, count, scorer.many),
             ),
             notes=notes,
@@ -114,7 +122,7 @@ class DeepSHAP(DifferenceMethod):
             for _ in range(2)
         ]
         baseline_scores = torch.zeros(scores.shape, dtype=torch.float64)
-        rounding = torch.zeros(width, dtype=torch.float64)
+        noted = torch.zeros(width, dtype=torch.float64)
         scorer.interception = around
         for part in scorer.gradients_at(points, rows):
             differences = tuple(
@@ -127,9 +135,9 @@ class DeepSHAP(DifferenceMethod):
             done = passes[-1]
             assert done.baseline_scores is not None
             baseline_scores.index_add_(0, rows[part.piece], done.baseline_scores.double().cpu())
-            rounding.index_add_(0, rows[part.piece], done.rounding.total())
+            noted.index_add_(0, rows[part.piece], done.rounding.noted())
         scorer.interception = None
-        return sums, baseline_scores, rounding, passes
+        return sums, baseline_scores, noted, passes
 
 
 def _narrow(value: Tensor, point: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from whyglass.core.scorer import Scorer
 from whyglass.propagation.deeplift import norms, rules, softmax
 from whyglass.propagation.deeplift.pooling import max_pool
 from whyglass.propagation.deeplift.reveal_cancel import WeightedSum, reveal_cancel
-from whyglass.propagation.deeplift.rounding import Rounding
+from whyglass.propagation.deeplift.rounding import Rounding, rounding_bound
 from whyglass.propagation.engine.calls import Call, Policy, Rule, Table
 from whyglass.propagation.engine.interception import Propagation, intercepted, notes_on, one_of
 from whyglass.propagation.engine.linear_operations import (
@@ -66,6 +66,7 @@ class DifferencePass(Propagation):
         """Follow the leaves; integer ones are the same at the baseline."""
         for leaf, at_baseline in zip(leaves, self._baselines[first:], strict=False):
             if differentiable(leaf):
+                self.rounding.meet(leaf.dtype)
                 self.track(leaf, at_baseline)
 
     def end(self, scores: Tensor) -> Tensor:
@@ -93,6 +94,7 @@ class DifferencePass(Propagation):
         return lambda call: rule(call, rounding)
 
     def _rescale(self, call: Call) -> Tensor:
+        self.rounding.meet(call.leaves[call.operands[0]].dtype)
         return rules.rescale(call, self._scratch)
 
 
@@ -116,7 +118,13 @@ def propagate(
         for point, row in zip(scorer.points, baselines, strict=True)
     )
     values = multiply(here.gradients, differences, scorer.many)
-    rounding = torch.cat([done.rounding.total() for done in passes])
+    rounding = rounding_bound(
+        torch.cat([done.rounding.noted() for done in passes]),
+        max(done.rounding.eps for done in passes),
+        values,
+        here.scores,
+        baseline_scores,
+    )
     notes = notes_on(passes, "plain gradient")
     answer = Attribution(
         values,

@@ -43,7 +43,7 @@ class _Normed(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, ends: _Ends, rounding: Rounding) -> Tensor:
-        ctx.ends, ctx.note = ends, rounding.operation()
+        ctx.ends, ctx.note = ends, rounding.operation(x.dtype)
         return y
 
     @staticmethod
@@ -55,7 +55,7 @@ class _Normed(torch.autograd.Function):
         m = torch.addcmul(g * 2, pull, ends.centred, value=-1).div_(ends.deviation)
         if ends.centring:
             m = m.sub_(m.mean(-1, keepdim=True))
-        ctx.note(m.abs().sum(-1, keepdim=True) * ends.largest, m.dtype)
+        ctx.note(m.abs().sum(-1, keepdim=True) * ends.largest)
         return m.reshape(multipliers[0].shape), None, None, None
 
 

@@ -2,35 +2,43 @@
 
 Softmax and norms ignore a common shift of their inputs: their multipliers add up to zero, or of
 log sum exp to one, but only to rounding. What all inputs have in common is multiplied by that error,
-which no later operation can tell from a value.
+which no later operation can tell from a value. Scores and values have roundings of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+
+from whyglass.core.inputs import flat_sum
 
 # Sums of n numbers are off by some sqrt(n) roundings, in each of several operations.
 ROUNDINGS = 4
 
 
 class Rounding:
-    """Bounds on rounding errors, one for each row, summed over operations."""
+    """Sizes of terms that cancel in one pass, and `eps` of the coarsest format that it met."""
 
     def __init__(self, rows: int) -> None:
         self._rows = rows
-        self._bounds: list[Tensor] = []
+        self._sizes: list[Tensor] = []
+        self.eps = 0.0
 
-    def operation(self) -> Callable[[Tensor, torch.dtype], None]:
+    def meet(self, dtype: torch.dtype) -> None:
+        """Note a format that an operation computes in."""
+        self.eps = max(self.eps, torch.finfo(dtype).eps)
+
+    def operation(self, dtype: torch.dtype) -> Callable[[Tensor], None]:
         """Where an operation notes the sizes |m| |x - x'| of what cancels, for each target."""
-        place = len(self._bounds)
-        self._bounds.append(torch.zeros(self._rows, dtype=torch.float64))
+        self.meet(dtype)
+        place = len(self._sizes)
+        self._sizes.append(torch.zeros(self._rows, dtype=torch.float64))
 
-        def note(sizes: Tensor, dtype: torch.dtype) -> None:
-            bound = self._by_row(sizes.double()) * (ROUNDINGS * torch.finfo(dtype).eps)
-            self._bounds[place] = torch.maximum(self._bounds[place].to(bound), bound)
+        def note(sizes: Tensor) -> None:
+            by_row = self._by_row(sizes.double())
+            self._sizes[place] = torch.maximum(self._sizes[place].to(by_row), by_row)
 
         return note
 
@@ -40,7 +48,17 @@ class Rounding:
         # Rows are not on the first axis: the sum over all of them bounds each.
         return sizes.sum().expand(self._rows)
 
-    def total(self) -> Tensor:
-        """The bound of each row (B,), in units of the score; the largest over targets."""
-        bounds = [bound.cpu() for bound in self._bounds]
-        return sum(bounds, torch.zeros(self._rows, dtype=torch.float64))
+    def noted(self) -> Tensor:
+        """The sizes of each row (B,), summed over operations; of targets the largest counts."""
+        sizes = [size.cpu() for size in self._sizes]
+        return sum(sizes, torch.zeros(self._rows, dtype=torch.float64))
+
+
+def rounding_bound(
+    noted: Tensor, eps: float, values: Sequence[Tensor], score: Tensor, baseline_score: Tensor
+) -> Tensor:
+    """How far rounding can move the sum of the values and the change of score: (B,) or (B, K)."""
+    many = score.dim() == 2
+    scale = torch.maximum(score.abs(), baseline_score.abs()).double().cpu()
+    total = flat_sum([value.abs() for value in values], many).cpu()
+    return (scale + total + (noted[:, None] if many else noted)) * (ROUNDINGS * eps)

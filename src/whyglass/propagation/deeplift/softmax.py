@@ -38,7 +38,7 @@ class _Shifted(torch.autograd.Function):
         axes: Axes, rounding: Rounding,
     ) -> Tensor:  # fmt: skip
         ctx.save_for_backward(weights, slopes, largest)
-        ctx.axes, ctx.note, ctx.dtype = axes, rounding.operation(), x.dtype
+        ctx.axes, ctx.note = axes, rounding.operation(x.dtype)
         return y
 
     @staticmethod
@@ -51,7 +51,7 @@ class _Shifted(torch.autograd.Function):
             m = torch.addcmul(of_logs, weights, of_logs.sum(ctx.axes, keepdim=True), value=-1)
             # Where one probability is nearly 1, m is small and its sum is not, beside it, until now.
             m = m.addcmul_(weights, m.sum(ctx.axes, keepdim=True), value=-1)
-        ctx.note(m.abs().sum(ctx.axes, keepdim=True) * largest, ctx.dtype)
+        ctx.note(m.abs().sum(ctx.axes, keepdim=True) * largest)
         return m, None, None, None, None, None, None
 
 
