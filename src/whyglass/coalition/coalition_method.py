@@ -121,9 +121,10 @@ class CoalitionMethod(Method):
         if self.adds_up:
             exact = estimate.values if many else estimate.values[..., 0]
             checks.insert(0, completeness((exact,), here.scores.cpu(), empty.cpu(), TOLERANCE))
-        if absent.sample_size > 1 and not self.errors_over_background:
-            size = absent.sample_size
-            checks.append(enough_background((estimate.values,), deviation / size**0.5, size, True))
+        if (size := absent.sample_size) > 1:
+            of_score, of_values = deviation / size**0.5, estimate.errors.norm(dim=1)
+            error = of_values if self.errors_over_background else of_score
+            checks.append(enough_background((estimate.values,), error, size, True))
         if absent.sample_size == 1:
             notes.append("one background row: nothing tells how far another would move the values")
         if unchanged.all(1).any():

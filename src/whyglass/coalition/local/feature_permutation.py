@@ -7,10 +7,8 @@ from typing import ClassVar
 
 from whyglass.coalition.coalition_method import CoalitionMethod, Estimate
 from whyglass.coalition.game.game import Game
-from whyglass.core.checks import PRECISION, precision
 from whyglass.core.method import Axiom, BaselineIs
 from whyglass.core.paper import Paper
-from whyglass.core.standard_errors import freedom_check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +54,4 @@ class FeaturePermutation(CoalitionMethod):
 
     def estimate(self, game: Game) -> Estimate:
         falls = game.without()
-        values, errors, freedom = ((part,) for part in falls)
-        checks = (
-            precision(values, errors, True, PRECISION),
-            freedom_check(values, errors, freedom, True, "more background rows raise them"),
-        )
-        return Estimate(falls.values, falls.errors, checks)
+        return Estimate(falls.values, falls.errors)
