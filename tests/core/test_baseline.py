@@ -366,3 +366,45 @@ def test_rows_that_stand_for_absence_together_are_a_background() -> None:
             method(lambda x: x.sum(1), x, baseline=data)
         method(lambda x: x.sum(1), x, baseline=Mean(data))
     ExactShapley()(lambda x: x.sum(1), x, baseline=Background(data))
+
+
+def test_named_baselines_of_integers() -> None:
+    """Blur rounds; a mean is no integer; the nearest example is an example."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (2, 3, 8, 8), generator=generator)
+    for dtype in (torch.uint8, torch.int64):
+        blurred = Blur(2.0)(images.to(dtype))
+        assert blurred.dtype == dtype
+        assert torch.equal(blurred, Blur(2.0)(images.float()).round().to(dtype))
+    table = torch.randint(0, 9, (6, 4), generator=generator)
+    labels = torch.tensor([0, 0, 0, 1, 1, 1])
+    near = Nearest(table, labels, torch.tensor([0]))(table[:1])
+    distances = (table[3:] - table[:1]).double().norm(dim=1)
+    assert torch.equal(near, table[3:][distances.argmin()][None])
+    with pytest.raises(BadInput, match=r"a mean is no integer.*inputs.float\(\)"):
+        Mean(table)(table[:2])
+    torch.testing.assert_close(Mean(table)(table[:1].float()), table.float().mean(0, keepdim=True))
+
+
+@pytest.mark.parametrize(
+    "baseline",
+    [
+        PerChannel((0.0,)),
+        Blur(),
+        Mean(torch.ones(3, 4)),
+        Nearest(torch.ones(2, 4), torch.arange(2), torch.zeros(2)),
+    ],
+    ids=lambda baseline: type(baseline).__name__,
+)
+def test_a_baseline_of_one_tensor_says_how_several_inputs_get_theirs(baseline: Any) -> None:
+    inputs = (torch.rand(2, 4), torch.rand(2, 1, 6, 6))
+
+    def model(table: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        return table.sum(1) + images.mean((1, 2, 3))
+
+    with pytest.raises(BadInput, match="is for one tensor, and the inputs are 2: give a callable"):
+        IntegratedGradients()(model, inputs, baseline=baseline)
+    why = IntegratedGradients()(
+        model, inputs, baseline=lambda given: (torch.zeros_like(given[0]), Blur(2.0)(given[1]))
+    )
+    assert why.verdict == "pass"

@@ -9,6 +9,7 @@ import types
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -400,6 +401,36 @@ def test_a_legend_may_be_a_dict() -> None:
             _explained(legend=bad)
 
 
+def test_a_legend_takes_lists_arrays_tensors_and_numbered_names(tmp_path: Path) -> None:
+    numbered = {str(i): name for i, name in enumerate("abcd")}
+    for classes in (list("abcd"), tuple("abcd"), np.array(list("abcd")), numbered):
+        legend = Legend(class_names=classes, feature_names=np.array(list("vwxyz")))  # pyright: ignore[reportArgumentType]
+        assert legend == Legend(class_names=("a", "b", "c", "d"), feature_names=tuple("vwxyz"))
+        assert _again(_explained(legend=legend), tmp_path).legend == legend
+    for mean in (0.5, [0.5], torch.tensor([0.5]), np.array(0.5)):
+        legend = Legend(pixel_mean=mean, pixel_std=mean)  # pyright: ignore[reportArgumentType]
+        assert legend == Legend(pixel_mean=(0.5,), pixel_std=(0.5,))
+        assert _again(_explained(legend=legend), tmp_path).legend == legend
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"class_names": "abcd"},
+        {"class_names": {1: "a", 2: "b"}},
+        {"feature_names": 5},
+        {"titles": "abc"},
+        {"tokens": "abc"},
+        {"tokens": ["abc"] * 3},
+        {"pixel_mean": "grey"},
+    ],
+    ids=str,
+)
+def test_what_is_no_list_of_names_is_refused_where_it_is_written(fields: dict[str, Any]) -> None:
+    with pytest.raises(BadInput, match=f"legend {next(iter(fields))} .*must"):
+        Legend(**fields)
+
+
 MISFITS: dict[str, tuple[Legend, str]] = {
     "too few features": (Legend(feature_names=["a", "b"]), r"2 feature_names .*\(5,\)"),
     "too many features": (Legend(feature_names=list("abcdef")), "6 feature_names"),
@@ -407,7 +438,6 @@ MISFITS: dict[str, tuple[Legend, str]] = {
     "too many classes": (Legend(class_names=list("abcde")), "5 class_names and the output 4"),
     "too few titles": (Legend(titles=["a"]), "1 titles for 3 rows"),
     "tokens of one row": (Legend(tokens=[list("abcde")]), "1 lists of tokens for 3 rows"),
-    "tokens of no row": (Legend(tokens=list("abc")), "one list of words a row"),
     "too few tokens": (
         Legend(tokens=[list("abcde"), list("abc"), list("abcde")]),
         "3 tokens in row 1",

@@ -54,7 +54,10 @@ class PerChannel:
 
 @dataclass(frozen=True)
 class Blur:
-    """A Gaussian blur of each (B, C, H, W) image: what remains when detail is gone."""
+    """A Gaussian blur of each (B, C, H, W) image: what remains when detail is gone.
+
+    Images of integers are blurred in float32 and rounded.
+    """
 
     sigma: float = 10.0
 
@@ -63,10 +66,10 @@ class Blur:
             raise BadInput(f"Blur needs images (B, C, H, W), not shape {tuple(inputs.shape)}")
         if not self.sigma > 0:
             raise BadInput(f"Blur sigma must be positive, not {self.sigma!r}")
-        blurred = inputs
+        blurred = inputs if differentiable(inputs) else inputs.float()
         for axis in (2, 3):
             blurred = self._along(blurred, axis)
-        return blurred
+        return blurred if differentiable(inputs) else blurred.round().to(inputs.dtype)
 
     def _along(self, images: Tensor, axis: int) -> Tensor:
         size = images.shape[axis]
@@ -85,7 +88,13 @@ class Mean:
 
     def __call__(self, inputs: Tensor) -> Tensor:
         _same_rows("Mean", self.data, inputs)
-        return self.data.mean(0, keepdim=True).to(inputs).expand_as(inputs)
+        if not differentiable(inputs):
+            raise BadInput(
+                f"Mean: the inputs are {inputs.dtype}, and a mean is no integer: give floats "
+                "(inputs.float()), or one row of integers"
+            )
+        data = self.data if differentiable(self.data) else self.data.to(inputs.dtype)
+        return data.mean(0, keepdim=True).to(inputs).expand_as(inputs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +116,9 @@ class Nearest:
             )
         _same_rows("Nearest", self.data, inputs)
         data = self.data.to(inputs)
-        distance = torch.cdist(flat_rows(inputs), flat_rows(data))
+        own, others = (flat_rows(rows) for rows in (inputs, data))
+        wide = own.dtype if differentiable(own) else torch.float64
+        distance = torch.cdist(own.to(wide), others.to(wide))
         distance[self.own.to(inputs.device)[:, None] == self.labels.to(inputs.device)] = math.inf
         if torch.isinf(distance).all(1).any():
             raise BadInput("Nearest: the data holds no example of another class for some row")
@@ -181,6 +192,8 @@ class Inpaint:
     """
 
 
+# What is computed from one tensor of inputs.
+OF_ONE_INPUT = (PerChannel, Blur, Mean, Nearest)
 # What only methods of coalitions can use.
 OF_COALITIONS = (Conditional, Gaussian, Deletion, Inpaint)
 
@@ -220,6 +233,12 @@ def resolve(baseline: Baseline, scorer: Scorer, integers: Collection[int] = ()) 
         raise BadInput(
             f"baseline {type(baseline).__name__} depends on what is present, which only the methods of "
             "coalitions (permutation-shapley, say) tell: give one row here"
+        )
+    if isinstance(baseline, OF_ONE_INPUT) and len(points) > 1:
+        name = type(baseline).__name__
+        raise BadInput(
+            f"baseline {name} is for one tensor, and the inputs are {len(points)}: give a callable "
+            f"that returns a baseline for each, such as lambda inputs: (..., {name}(...)(inputs[1]))"
         )
     if callable(baseline):
         make = cast("Callable[[Any], Any]", baseline)

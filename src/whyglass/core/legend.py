@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, cast
+
+import numpy as np
 
 from whyglass.core.errors import BadInput
 from whyglass.core.inputs import Leaves
@@ -15,7 +17,8 @@ from whyglass.core.inputs import Leaves
 class Legend:
     """Names and pixel units that views need to draw an explanation.
 
-    `class_names` name the entries of the output, one each. `titles` name the rows, `tokens` are one
+    `class_names` name the entries of the output, one each, as a list or as a dict from number to name
+    (`model.config.id2label` of transformers). `titles` name the rows, `tokens` are one
     list a row, `feature_names` name the columns of a table or the channels of a signal. An image is
     shown as `pixels * pixel_std + pixel_mean`, each one number or one a channel, in [0, 1].
     """
@@ -26,6 +29,17 @@ class Legend:
     titles: Sequence[str] | None = None
     pixel_mean: Sequence[float] | None = None
     pixel_std: Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        # Lists, arrays and tensors become tuples, which can be compared, saved and hashed.
+        for name in ("class_names", "feature_names", "titles"):
+            object.__setattr__(self, name, _names(name, getattr(self, name)))
+        if self.tokens is not None:
+            _require_list("tokens", self.tokens)
+            tokens = tuple(_names("tokens", words) for words in self.tokens)
+            object.__setattr__(self, "tokens", tokens)
+        for name in ("pixel_mean", "pixel_std"):
+            object.__setattr__(self, name, _numbers(name, getattr(self, name)))
 
     def require_fit(self, leaves: Leaves) -> None:
         """Refuse names that are not as many as the rows, columns, tokens or channels of the leaves."""
@@ -53,8 +67,6 @@ class Legend:
 
     def _require_tokens(self, shapes: Sequence[tuple[int, ...]]) -> None:
         tokens = self.tokens or ()
-        if isinstance(tokens, str) or any(isinstance(words, str) for words in tokens):
-            raise BadInput("legend tokens must be one list of words a row, such as [words]")
         if len(tokens) != shapes[0][0]:
             raise BadInput(
                 f"legend has {len(tokens)} lists of tokens for {shapes[0][0]} rows: give one list a row"
@@ -77,6 +89,39 @@ class Legend:
                     f"legend has {len(values)} numbers in {name} and the images "
                     f"{' or '.join(map(str, sorted(channels)))} channels: give one, or one a channel"
                 )
+
+
+def _require_list(name: str, value: Any) -> None:
+    if isinstance(value, str) or not hasattr(value, "__iter__"):
+        form = "one list of words a row" if name == "tokens" else "a list of names"
+        raise BadInput(f"legend {name} must be {form}, not {value!r}")
+
+
+def _names(name: str, value: Any) -> tuple[str, ...] | None:
+    """Names as a tuple of strings; a dict has one for each number from 0 on."""
+    if value is None:
+        return None
+    _require_list(name, value)
+    if isinstance(value, Mapping):
+        numbered = {int(key): entry for key, entry in cast("Mapping[Any, Any]", value).items()}
+        if set(numbered) != set(range(len(numbered))):
+            raise BadInput(
+                f"legend {name} as a dict must name every number from 0 on, not {value!r}"
+            )
+        value = [numbered[number] for number in range(len(numbered))]
+    return tuple(str(entry) for entry in value)
+
+
+def _numbers(name: str, value: Any) -> tuple[float, ...] | None:
+    """One number or several, as a tuple of floats."""
+    if value is None:
+        return None
+    try:
+        return tuple(np.atleast_1d(np.asarray(value, dtype=float)).tolist())
+    except (TypeError, ValueError) as error:
+        raise BadInput(
+            f"legend {name} must be a number, or one a channel, not {value!r}"
+        ) from error
 
 
 def as_legend(legend: Legend | Mapping[str, Any] | None) -> Legend:

@@ -139,6 +139,9 @@ class _Term:
                 self.against = _entry(single.against, rows, class_names, "Contrast.against")
         elif isinstance(single, Several):
             raise BadInput("Several() cannot hold another Several()")
+        elif isinstance(single, type):
+            name = single.__name__
+            raise BadInput(f"target {name} is a class: give one of it, such as {name}(1)")
         elif callable(single):
             self.custom = single
             return

@@ -20,7 +20,7 @@ from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from whyglass.core.errors import BadInput, WhyglassError
+from whyglass.core.errors import BadInput
 from whyglass.core.guards import Selector
 from whyglass.core.legend import Legend
 from whyglass.core.method import positive_integer
@@ -235,12 +235,12 @@ def _plane(
     grid = torch.from_numpy(np.stack([p1.ravel(), p2.ravel()], 1)).to(_like(model))
     names = (legend or Legend()).class_names
     try:
-        scorer = Scorer(model, grid, target=target, output=output, class_names=names)
-        here = scorer.at_inputs(slopes)
-    except WhyglassError:
-        raise
+        with torch.no_grad():
+            model(grid[:1].clone())
     except (RuntimeError, IndexError) as error:
         raise BadInput(f"the model must take two inputs a row, (B, 2): {error}") from error
+    scorer = Scorer(model, grid, target=target, output=output, class_names=names)
+    here = scorer.at_inputs(slopes)
     classes = scorer.target.classes()
     if classes is not None and bool((classes != classes[0]).any()):
         raise BadInput("the predicted class changes over the plane: say which with target=")
