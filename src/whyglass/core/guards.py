@@ -98,18 +98,16 @@ def no_gradients(model: str) -> Unsupported:
 def token_embedding(model: Callable[..., Any], leaves: Leaves) -> nn.Module | None:
     """The embedding of a model as in transformers, where the inputs are token ids.
 
-    Floats of the shape of an integer input, an attention mask say, describe the tokens.
+    Floats of the shape of the ids, an attention mask say, describe the tokens.
     """
-    of_integers = [leaf.shape for leaf in leaves if not differentiable(leaf)]
-    if not of_integers or any(
-        differentiable(leaf) and leaf.shape not in of_integers for leaf in leaves
-    ):
+    of_ids = [leaf.shape for leaf in leaves if leaf.dtype in {torch.int64, torch.int32}]
+    if not of_ids or any(differentiable(leaf) and leaf.shape not in of_ids for leaf in leaves):
         return None
     try:
         embedding = cast("Any", model).get_input_embeddings()
     except (AttributeError, NotImplementedError):
         return None
-    return embedding if isinstance(embedding, nn.Embedding) else None
+    return embedding if isinstance(embedding, nn.Module) else None
 
 
 def _embedding_name(model: Callable[..., Any]) -> str:
