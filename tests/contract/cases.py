@@ -33,7 +33,7 @@ def home(kind: type[Method]) -> Network:
 
 def applies(kind: type[Method], network: Network) -> bool:
     """Whether a method can explain this kind of network at all."""
-    if "images" in kind.needs and not network.is_image:
+    if "images" in kind.needs and not (network.is_image or network.convolves):
         return False
     if "attention" in kind.needs and not network.attends:
         return False
@@ -123,7 +123,9 @@ def cheap(kind: type[Method]) -> dict[str, Any]:
 
 def arguments(kind: type[Method], network: Network, **given: Any) -> dict[str, Any]:
     """What the call needs besides model and inputs."""
-    found: dict[str, Any] = {"at": network.at, "output": network.output}
+    # Methods on attention take token ids as they are.
+    at = None if "attention" in kind.needs else network.at
+    found: dict[str, Any] = {"at": at, "output": network.output}
     if kind.baseline_is == "background":
         dtype = given.pop("dtype", torch.float64)
         found["baseline"] = Background(network.inputs(5, seed=5, dtype=dtype))

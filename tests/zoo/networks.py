@@ -213,6 +213,19 @@ class TwoInputs(nn.Module):
         return self.head(torch.tanh(self.left(a)) * F.relu(self.right(b)))
 
 
+class SignalAndTable(nn.Module):
+    """A signal (B, 2, 10) and columns (B, 3) -> (B, 3), under one linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv1d(2, 5, 3, padding=1), nn.Conv1d(5, 6, 3, padding=1)
+        self.columns, self.head = nn.Linear(3, 4), nn.Linear(10, 3)
+
+    def forward(self, *, signal: Tensor, table: Tensor) -> Tensor:
+        pooled = F.relu(self.conv2(F.relu(self.conv1(signal)))).mean(2)
+        return self.head(torch.cat([pooled, F.relu(self.columns(table))], 1))
+
+
 @dataclass
 class Prediction:
     """What a Hugging Face model returns looks like this."""
@@ -239,7 +252,8 @@ class Network:
     `module` builds it, after the seed is set; `shapes` are those of one row of each input, by name
     where the model wants keywords. `at` is the layer to explain where the input has no gradient, and
     `layer` one that any method may explain. `classes` is the length of an output row. `multiplies`
-    says that it multiplies activations with one another. `respelled` networks are another in other
+    says that it multiplies activations with one another, `convolves` that one of several inputs is a
+    signal that it convolves. `respelled` networks are another in other
     words: what holds of every answer is shown once, on the first.
     """
 
@@ -254,6 +268,7 @@ class Network:
     respelled: bool = False
     attends: bool = False
     multiplies: bool = False
+    convolves: bool = False
 
     def make(self, seed: int = 0, dtype: torch.dtype = torch.float64) -> nn.Module:
         """The network in eval mode; the global generator is left as it was."""
@@ -262,7 +277,7 @@ class Network:
             model = self.module().eval().to(DEVICE, dtype)
         # Larger weights than by default, so that kinks matter and rows differ in their class.
         for module in model.modules():
-            if isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d):
+            if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
                 with torch.no_grad():
                     module.weight.mul_(2)
         return model
@@ -360,6 +375,15 @@ _NETWORKS = (
         layer="body.encoder.layers.0",
         attends=True,
         multiplies=True,
+    ),
+    Network(
+        "signal-and-table",
+        SignalAndTable,
+        {"table": (3,), "signal": (2, 10)},
+        3,
+        layer="conv2",
+        pools_globally=True,
+        convolves=True,
     ),
     Network("lstm", Recurrent, ((7, 4),), 3, layer="lstm", multiplies=True),
     Network("two-inputs", TwoInputs, ((4,), (3,)), 3, layer="left", multiplies=True),

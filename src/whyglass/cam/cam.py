@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from whyglass.cam.activation import LastActivation
@@ -59,10 +60,10 @@ class CAM(ActivationMap):
         positions = gradients[0, 0].numel()
         return (positions * channel_weights(gradients) * activations).sum(1)
 
-    def checks(self, scorer: Scorer, gradients: Tensor) -> list[Check]:
+    def checks(self, scorer: Scorer, gradients: list[Tensor]) -> list[Check]:
         probe = scorer.layer
         linear = isinstance(probe, LastActivation) and probe.linear_head and not probe.tokens
-        flat = gradients.flatten(2, -2) if scorer.many else gradients.flatten(2)
+        flat = torch.stack(gradients).flatten(0, 1).flatten(2)
         spread = float((flat.amax(2) - flat.amin(2)).max() / flat.abs().max().clamp_min(1e-30))
         if not linear or spread > TOLERANCE:
             raise Unsupported(

@@ -5,9 +5,9 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from whyglass.cam.activation_map import UPSAMPLING, ActivationMap
+from whyglass.cam.activation_map import ActivationMap
+from whyglass.cam.mapped_input import MappedInput
 from whyglass.core.baseline import Baseline, resolve
 from whyglass.core.inputs import per_row
 from whyglass.core.paper import Paper
@@ -47,33 +47,35 @@ class ScoreCAM(ActivationMap):
     )
 
     def maps(
-        self, scorer: Scorer, baseline: Baseline, activations: Tensor, gradients: list[Tensor]
+        self,
+        scorer: Scorer,
+        baseline: Baseline,
+        over: MappedInput,
+        activations: Tensor,
+        gradients: list[Tensor],
     ) -> list[Tensor]:
         image_scorer = scorer.for_model_inputs()
-        baselines = resolve(baseline, image_scorer)
-        index = next(i for i, leaf in enumerate(image_scorer.inputs) if leaf.dim() > 3)
+        baselines = list(resolve(baseline, image_scorer))
+        # The other inputs are as they are, also where nothing is shown of the one mapped.
+        for index, leaf in enumerate(image_scorer.inputs):
+            baselines[index] = baselines[index] if index == over.index else leaf
         rows = torch.arange(scorer.rows)
         baseline_scores = image_scorer.scores(
             lambda piece: tuple(leaf[piece] for leaf in baselines), rows
         )
         channels = activations.shape[1]
         row_of_score = rows.repeat_interleave(channels)
-        size = image_scorer.inputs[index].shape[2:]
 
         def masked(piece: slice) -> tuple[Tensor, ...]:
             row = row_of_score[piece].to(activations.device)
             channel = torch.arange(piece.start, piece.stop, device=row.device) % channels
-            mask = F.interpolate(
-                activations[row, channel][:, None],
-                size,
-                mode=UPSAMPLING[len(size)],
-                align_corners=False,
-            )
+            mask = over.spread(activations[row, channel][:, None])[..., 0]
             low, high = (f(mask.flatten(1), 1) for f in (torch.amin, torch.amax))
             span = per_row(high - low, mask)
             mask = torch.where(span > 0, (mask - per_row(low, mask)) / span, 0.0)
             leaves = [leaf[row] for leaf in image_scorer.inputs]
-            leaves[index] = torch.lerp(baselines[index][row], leaves[index], mask.to(leaves[index]))
+            shown = leaves[over.index]
+            leaves[over.index] = torch.lerp(baselines[over.index][row], shown, mask.to(shown))
             return tuple(leaves)
 
         scores = image_scorer.scores(masked, row_of_score)

@@ -21,12 +21,17 @@ class GuidedGradCAM(Method):
     Fine as the one, selective for the class as the other; the cautions of both apply. Units: none.
     Source: Selvaraju et al. (2017), section 3.2.
 
+    Args:
+        of: the input that is mapped, as in `GradCAM`; the values of other inputs are zeros.
+
     >>> import torch, whyglass
     >>> x = torch.tensor([[[[1.0, 0.0], [0.0, 3.0]]]])
     >>> whyglass.GuidedGradCAM()(lambda x: torch.relu(4 * x).mean((2, 3)), x).values[0, 0]
     tensor([[1., 0.],
             [0., 3.]])
     """
+
+    of: str | int | None = None
 
     name: ClassVar[str] = "guided-grad-cam"
     shows: ClassVar[str] = "Fine structures inside the regions that hold evidence for the answer."
@@ -37,12 +42,13 @@ class GuidedGradCAM(Method):
     paper: ClassVar[Paper] = PAPER
 
     def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
-        # The map comes first: it refuses inputs that are no images.
-        coarse = GradCAM().attribute(scorer, baseline)
+        # The map comes first: it refuses inputs that it cannot lie over.
+        coarse, over = GradCAM(of=self.of).mapped(scorer, baseline)
         fine = GuidedBackprop().attribute(scorer.for_model_inputs(), baseline)
         (region,) = coarse.values
         values = tuple(
-            leaf * region if leaf.dim() == region.dim() else leaf * 0 for leaf in fine.values
+            leaf * region if index == over.index else leaf * 0
+            for index, leaf in enumerate(fine.values)
         )
         return Attribution(
             values,
