@@ -250,9 +250,9 @@ class TestForm:
 
     @pytest.mark.parametrize("name", ["cam", "grad-cam", "eigen-cam", "score-cam"])
     def test_no_image(self, name: str) -> None:
-        model = mlp()
-        with refused("class activation maps", "(B, C, H, W)", "(3, 5)", before=model):
-            METHODS[name]()(model, x())
+        """Rows of numbers may be a signal: the first pass tells that nothing convolves them."""
+        with refused("class activation map", "(B, C, H, W)", "(B, C, L)", "(3, 5)"):
+            METHODS[name]()(mlp(), x())
 
 
 BASELINES: dict[str, Any] = {
