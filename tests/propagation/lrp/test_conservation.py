@@ -121,6 +121,32 @@ def test_what_epsilon_absorbs_is_told_layer_by_layer(epsilon: float) -> None:
     assert sizes == sorted(sizes, reverse=True)
 
 
+AXIS = torch.tensor([[1.0, -2.0, 3.0]], dtype=F64)
+# Fixed linear maps whose weights have both signs, and averages; none loses relevance.
+MAPS: dict[str, Callable[[Tensor], Tensor]] = {
+    "discrete Fourier transform": lambda x: torch.fft.fft(x).imag.square().sum(1),
+    "spectrum": lambda x: torch.fft.irfft(torch.fft.rfft(x) * 0.5).square().sum(1),
+    "differences": lambda x: x.diff(dim=1).square().sum(1),
+    "cross product": lambda x: torch.linalg.cross(x[:, :3], AXIS).square().sum(1),
+    "running sums": lambda x: x.cumsum(1).square().sum(1),
+    "bicubic": lambda x: nn.functional.interpolate(
+        x.reshape(-1, 1, 2, 3), (5, 5), mode="bicubic"
+    ).square().flatten(1).sum(1),
+    "three factors": lambda x: torch.einsum("bi,bi,bi->b", x, x.exp(), 2 + x.sin()),
+    "largest": lambda x: x.topk(2, 1).values.square().sum(1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MAPS)
+@pytest.mark.parametrize("rule", ["gamma", "z-plus", "epsilon"])
+@pytest.mark.parametrize("kind", [LRP, AttnLRP])
+def test_nothing_is_lost_in_fixed_maps(kind: type[RelevanceMethod], name: str, rule: str) -> None:
+    x = torch.randn(3, 6, dtype=F64, generator=torch.Generator().manual_seed(0))
+    found = kind(rule=rule, bias="ignore")(MAPS[name], x)
+    assert found.checks[0].measured <= 1e-3
+    assert not found.notes
+
+
 @pytest.mark.parametrize("kind", [LRP, AttnLRP, CPLRP])
 def test_values_that_cancel_are_warned_of(kind: type[RelevanceMethod]) -> None:
     """Terms 1000 and -999.9 of a score of .1 stand for 20 000 times the score."""

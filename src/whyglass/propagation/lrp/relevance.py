@@ -60,6 +60,12 @@ JOINING = CONCATENATING | frozenset(
 CONSTANTS = "constants of the network"
 Bias = Literal["ignore", "share"]
 
+# Sums with weights that are not negative, for which a rule for sums is meant.
+AVERAGES = frozenset(
+    "mean sum nansum cumsum trace sum_to_size fold col2im avg_pool1d avg_pool2d avg_pool3d "
+    "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d".split()
+)
+
 
 class Relevance(Propagation):
     """A forward pass whose backward pass, one for each of so many `targets`, carries relevance.
@@ -238,9 +244,9 @@ class Relevance(Propagation):
         return StraightThrough.apply(proxy if proxy.shape == y.shape else proxy.expand_as(y), y)
 
     def _linear(self, call: Call) -> Any:
-        """An operation linear in its one operand: weighted by the composite's rule, or a sum."""
+        """An operation linear in its one operand: by the composite's rule, a sum, or by its terms."""
         weight = weight_position(call)
-        if weight is None:
+        if weight is None and call.op in AVERAGES:
             return self._sum(call)
         return self._by_terms(call, call.operands, weight=weight)
 
@@ -321,4 +327,4 @@ def _factor(call: Call, place: int) -> float:
     if place != second:
         return 1
     alpha: float = call.arguments()[1].get("alpha", 1)
-    return -alpha if call.op in {"sub", "rsub"} else alpha
+    return -alpha if call.op in {"sub", "subtract", "rsub"} else alpha
