@@ -24,9 +24,11 @@ from whyglass import (
     LowOrderSHAP,
     MaxSHAP,
     Method,
+    Occlusion,
     Owen,
     PermutationShapley,
     RegressionAdjustedShapley,
+    interactions,
 )
 from whyglass.coalition import coalition_method
 from whyglass.coalition.game import game
@@ -92,7 +94,7 @@ class TestZeros:
         unchanged = x == base
         assert not result.values[unchanged].any()
         assert not result.std_error[unchanged].any()
-        assert any("1 rows equal" in note for note in result.notes)
+        assert any("values of zero: 1" in note for note in result.notes)
         gap = [check for check in result.checks if check.name == "completeness"]
         if not isinstance(method, LinearSHAP | LowOrderSHAP | MaxSHAP):
             assert all(check.verdict == "pass" for check in gap)
@@ -223,3 +225,16 @@ class TestBackground:
     def test_one_row_is_said(self) -> None:
         result = ExactShapley()(network(0), draw(1, 0), baseline=Background(draw(1, 1)))
         assert any("one background row" in note for note in result.notes)
+
+
+def test_windows_and_pairs_that_equal_the_baseline() -> None:
+    x, base = draw(2, 0), draw(1, 9)
+    x[0, 2:4] = base[0, 2:4]
+    occluded = Occlusion(window=2, stride=2)(network(0), x, baseline=base)
+    assert not occluded.values[0, 2:4].any()
+    assert occluded.values[1].all()
+    for budget in (200, 130):
+        pairs = interactions(network(0), x, baseline=base, budget=budget)
+        assert not pairs.values[0, 2:4].any()
+        assert not pairs.std_error[0, :, 2:4].any()
+        assert pairs.values[1, 0, 1] != 0

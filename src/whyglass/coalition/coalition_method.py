@@ -129,7 +129,7 @@ class CoalitionMethod(Method):
             notes.append("one background row: nothing tells how far another would move the values")
         if unchanged.all(1).any():
             equal = int(unchanged.all(1).sum())
-            notes.append(f"{equal} rows equal what stands for absence: their values are zero")
+            notes.append(f"rows that equal what stands for absence, with values of zero: {equal}")
         return Attribution(
             groups.spread_over_features(estimate.values, scorer.points, many),
             here.scores,
@@ -157,9 +157,9 @@ class CoalitionMethod(Method):
         values = full.new_zeros(*unchanged.shape, full.shape[1])
         errors = torch.zeros_like(values)
         parts: list[tuple[Tensor, Estimate]] = []
-        for some_rows, players in self._games(unchanged):
+        for alike, players in self._games(unchanged):
             held = self.held(len(players)) * full.shape[1]
-            for rows in some_rows.split(max(1, MOST_HELD // held)):
+            for rows in alike.split(max(1, MOST_HELD // held)):
                 game = Game(scorer, absent, groups, here, rows, players)
                 estimate = self.estimate(game)
                 values[rows[:, None], players] = estimate.values
@@ -182,7 +182,7 @@ class CoalitionMethod(Method):
         # Games of the same size come one after the other: they share a plan.
         order = (~patterns).sum(1).argsort(stable=True).tolist()
         games = [(rows[pattern == number], players[~patterns[number]]) for number in order]
-        return [(some, playing) for some, playing in games if len(playing)]
+        return [(own_rows, own_players) for own_rows, own_players in games if len(own_players)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -266,8 +266,8 @@ def resolve(baseline: Baseline, scorer: Scorer, integers: Collection[int] = ()) 
         if not _fits(leaves, scorer.inputs, True):
             raise _misfit(leaves, points)
         whole = tuple(
-            leaf.expand_as(given).to(given.device)
-            for leaf, given in zip(leaves, scorer.inputs, strict=True)
+            leaf.expand_as(own).to(own.device)
+            for leaf, own in zip(leaves, scorer.inputs, strict=True)
         )
         return scorer.activations(whole)
     if not _fits(leaves, points):
@@ -304,16 +304,16 @@ def background(baseline: Baseline, scorer: Scorer) -> Leaves:
         )
     leaves = _leaves(data, scorer)
     shapes = [tuple(leaf.shape[1:]) for leaf in scorer.inputs]
-    found = [tuple(leaf.shape[1:]) for leaf in leaves]
-    if found != shapes:
-        raise BadInput(f"baseline: the background rows have shapes {found}, the inputs' {shapes}")
+    of_rows = [tuple(leaf.shape[1:]) for leaf in leaves]
+    if of_rows != shapes:
+        raise BadInput(f"baseline: the background rows have shapes {of_rows}, the inputs' {shapes}")
     if len({len(leaf) for leaf in leaves}) > 1:
         raise BadInput("baseline: the background's tensors have different numbers of rows")
     if not len(leaves[0]):
         raise BadInput("baseline: the background set is empty")
     return tuple(
-        leaf.to(given.dtype) if differentiable(given) else leaf
-        for leaf, given in zip(leaves, scorer.inputs, strict=True)
+        leaf.to(own.dtype) if differentiable(own) else leaf
+        for leaf, own in zip(leaves, scorer.inputs, strict=True)
     )
 
 

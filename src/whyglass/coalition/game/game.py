@@ -158,10 +158,10 @@ class Game:
         memberships = size * self.groups.count
         step = max(1, min(BLOCK // (size * len(rows)), MEMBERSHIPS // memberships))
         for start in range(0, len(coalitions), step):
-            some = coalitions[start : start + step]
-            background = torch.arange(size).repeat(len(some))
-            scores = self._evaluate(self.masker, some.repeat_interleave(size, 0), background, rows)
-            yield slice(start, start + len(some)), scores.unflatten(1, (len(some), size))
+            part = coalitions[start : start + step]
+            background = torch.arange(size).repeat(len(part))
+            scores = self._evaluate(self.masker, part.repeat_interleave(size, 0), background, rows)
+            yield slice(start, start + len(part)), scores.unflatten(1, (len(part), size))
 
     def _means(self, coalitions: Tensor, rows: Tensor) -> Tensor:
         """(R, S, K): mean scores over the background rows."""

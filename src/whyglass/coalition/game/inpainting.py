@@ -71,8 +71,8 @@ def _fill(images: Tensor, keep: Tensor) -> Tensor:
     odd = (0, width % 2, 0, height % 2)
     share = F.avg_pool2d(F.pad(keep.to(images.dtype), odd), 2)
     total = F.avg_pool2d(F.pad(images, odd), 2)
-    some = share > 0
-    coarse = _fill(torch.where(some, total / share.clamp_min(0.25), total), some)
+    reached = share > 0
+    coarse = _fill(torch.where(reached, total / share.clamp_min(0.25), total), reached)
     finer = F.interpolate(coarse, scale_factor=2, mode="bilinear")[:, :, :height, :width]
     filled = torch.where(keep, images, finer)
     place = torch.arange(height, device=images.device)[:, None]

@@ -116,7 +116,10 @@ class Occlusion(Method):
         for window, scores in zip(windows, found, strict=True):
             where = (*[slice(None)] * channels, *window)
             target = total[(slice(None), *where)]
-            target += (score - scores).reshape(len(point), *[1] * (len(shape) - 1), *targets)
+            # A window that equals the baseline has no fall of score, not even one of rounding.
+            same = (point == starts[index])[(slice(None), *where)].flatten(1).all(1)
+            fall = torch.where(same.reshape(-1, *[1] * len(targets)), 0.0, score - scores)
+            target += fall.reshape(len(point), *[1] * (len(shape) - 1), *targets)
             covered[where] += 1
         return total / covered.reshape(1, *covered.shape, *[1] * len(targets))
 

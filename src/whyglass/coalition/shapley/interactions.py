@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from whyglass.coalition.coalition_method import MOST_HELD
 from whyglass.coalition.game.evaluations import Evaluations
 from whyglass.coalition.game.game import Game
 from whyglass.coalition.game.maskers import masker
@@ -105,8 +106,16 @@ def interactions(
                     f"{absent.evaluations(4 * n * (n - 1))} evaluations a row: raise it, or group "
                     "features with players="
                 )
-        game = Game(scorer, absent, groups, here or scorer.at_inputs(False))
-        values, errors = _exact(game) if whole else _sampled(game, rounds, seed)
+        here = here or scorer.at_inputs(False)
+        held = (2**n if whole else budget) * len(scorer.target.terms)
+        parts: list[tuple[Tensor, Tensor]] = []
+        for rows in torch.arange(scorer.rows).split(max(1, MOST_HELD // held)):
+            game = Game(scorer, absent, groups, here, rows)
+            parts.append(_exact(game) if whole else _sampled(game, rounds, seed))
+        values, errors = (torch.cat(part) for part in zip(*parts, strict=True))
+        unchanged = absent.unchanged(scorer.rows, n)
+        without = unchanged[:, None] | unchanged[:, :, None]
+        values[without], errors[without] = 0.0, 0.0
     pick = slice(None) if scorer.many else 0
     return Interactions(values[..., pick], errors[..., pick], groups.masks, scorer.cost.evaluations)
 
