@@ -42,11 +42,10 @@ def _square(samples: np.ndarray) -> Arrays:
 
 
 def _variance(samples: np.ndarray) -> Arrays:
-    """Its standard error from the central moments: Var(s^2) ~ (m4 - m2^2) / n."""
+    """With the jackknife's standard error: every variance without one of the samples."""
     n = len(samples)
-    away = samples - samples.mean(0)
-    m2, m4 = (away**2).mean(0), (away**4).mean(0)
-    return samples.var(0, ddof=1), np.sqrt((m4 - m2**2) / n)
+    without = np.stack([np.delete(samples, i, 0).var(0, ddof=1) for i in range(n)])
+    return samples.var(0, ddof=1), np.sqrt((n - 1) * without.var(0))
 
 
 KINDS = [(SmoothGrad, _mean), (SmoothGradSquared, _square), (VarGrad, _variance)]

@@ -15,6 +15,7 @@ from whyglass.core.inputs import Leaves, differentiable
 from whyglass.core.method import Attribution, Axiom, Method, integer, positive, positive_integer
 from whyglass.core.paper import Paper
 from whyglass.core.scorer import Scorer
+from whyglass.core.standard_errors import mean_check
 from whyglass.gradient.sampling import Draw, Drawn, Moments, average
 from whyglass.gradient.smoothing import gradient_type
 
@@ -105,6 +106,7 @@ class ExpectedGradients(Method):
             checks=(
                 _completeness(moments, here.scores, expected),
                 precision(values, errors, scorer.many, self.tol or 0.25),
+                mean_check(moments.features.draws, "more samples= raise them"),
                 enough_background(values, deviation / size**0.5, size, scorer.many),
             ),
         )

@@ -6,6 +6,7 @@ numbers. Rows stop on their own once their relative standard error reaches the t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from whyglass.core.checks import relative_error, worst_target
 from whyglass.core.inputs import Leaves, concatenate, flat_sum, multiply, per_row
 from whyglass.core.scorer import Scorer
+from whyglass.core.standard_errors import SampledFeatures
 
 ROUND = 8
 # The points of one sample for some rows, and what their gradients are multiplied by, if anything.
@@ -27,12 +29,14 @@ class Moments:
     """Sums over the samples of each row of (c - shift)^p, p = 1, 2, ...: float64 leaves a power.
 
     The shift is the row's first sample, which keeps a small spread around a large mean exact.
+    `features` holds c itself at some features.
     """
 
     count: Tensor
     shift: list[Tensor]
     sums: list[list[Tensor]]
     totals: list[Tensor]
+    features: SampledFeatures
 
     def around_shift(self, power: int) -> Leaves:
         """E[(c - shift)^p]."""
@@ -88,6 +92,7 @@ def average(
         zeros(),
         [zeros() for _ in range(powers)],
         [torch.zeros((scorer.rows, *targets), dtype=torch.float64) for _ in range(2)],
+        SampledFeatures(scorer.points, math.prod(targets), samples),
     )
     active, first = torch.arange(scorer.rows), 0
     while first < samples and len(active):
@@ -124,7 +129,7 @@ def _round(
             del drawn[sample]
         return concatenate(parts)
 
-    rows = active.repeat(count)
+    rows, first_sample = active.repeat(count), int(moments.count.max())
     for evaluated in scorer.gradients_at(points, rows, width):
         here = rows[evaluated.piece]
         found = evaluated.gradients
@@ -132,6 +137,8 @@ def _round(
             found = multiply(found, concatenate(steps), scorer.many)
         if squared:
             found = tuple(leaf**2 for leaf in found)
+        place = torch.arange(evaluated.piece.start, evaluated.piece.stop)
+        moments.features.add(first_sample + place // width, here, found)
         fresh = max(0, min(width - evaluated.piece.start, len(here))) if new else 0
         whole = width == scorer.rows and not (evaluated.piece.start % width or len(here) % width)
         for index, leaf in enumerate(found):

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from whyglass.core.baseline import Baseline
-from whyglass.core.checks import precision
+from whyglass.core.checks import not_flat, precision
 from whyglass.core.errors import BadInput
 from whyglass.core.inputs import Leaves, differentiable, flat_rows, per_row
 from whyglass.core.method import Attribution, Method, integer, positive, positive_integer
 from whyglass.core.scorer import Scorer
+from whyglass.core.standard_errors import mean_check
 from whyglass.gradient.sampling import Draw, Drawn, Moments, average
 
 
@@ -38,6 +39,10 @@ class Smoothing(Method):
     cost: ClassVar[str] = "samples gradients"
     powers: ClassVar[int] = 2
     squared: ClassVar[bool] = False
+    # Whether zero everywhere says that the score is flat.
+    never_flat: ClassVar[bool] = True
+    # Unknowns that the values take from the samples of a feature.
+    fitted: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         positive_integer("samples", self.samples)
@@ -63,8 +68,19 @@ class Smoothing(Method):
         kinds = [gradient_type(point) for point in scorer.points]
         values = tuple(v.to(kind) for v, kind in zip(values, kinds, strict=True))
         errors = tuple(e.to(kind) for e, kind in zip(errors, kinds, strict=True))
-        check = precision(values, errors, scorer.many, self.tol or 0.25)
-        return Attribution(values, here.scores, std_error=errors, checks=(check,))
+        checks = [
+            precision(values, errors, scorer.many, self.tol or 0.25),
+            mean_check(
+                self.averaged(moments.features.draws), "more samples= raise them", self.fitted
+            ),
+        ]
+        if self.never_flat:
+            checks.append(not_flat(values, scorer.many))
+        return Attribution(values, here.scores, std_error=errors, checks=checks)
+
+    def averaged(self, draws: Tensor) -> Tensor:
+        """What the values are means of, from what was drawn (S, B, F)."""
+        return draws
 
     @abstractmethod
     def finish(self, moments: Moments) -> tuple[Leaves, Leaves]:

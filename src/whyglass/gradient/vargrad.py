@@ -18,7 +18,8 @@ class VarGrad(Smoothing):
 
     .. math:: R_i = \frac{1}{n-1} \sum_s (g_{s,i} - \bar g_i)^2
 
-    Its standard error is sqrt((m4 - m2^2) / n), from the central moments m2 and m4.
+    Its standard error is the jackknife's, n sqrt((m4 - m2^2) / (n - 1)) / (n - 2), from the central
+    moments m2 and m4: Efron & Stein (1981), who show that it is not too small on average.
     Units: (score per unit of the feature) squared; never negative.
     Source: Adebayo et al. (2018), section 2.
 
@@ -32,6 +33,8 @@ class VarGrad(Smoothing):
     shows: ClassVar[str] = "Where the score's sensitivity is unstable under noise."
     axioms: ClassVar[tuple[Axiom, ...]] = ("implementation invariance", "dummy")
     powers: ClassVar[int] = 4
+    never_flat: ClassVar[bool] = False
+    fitted: ClassVar[int] = 2
     paper: ClassVar[Paper] = Paper(
         "Julius Adebayo, Justin Gilmer, Ian Goodfellow and Been Kim",
         "Local Explanation Methods for Deep Neural Networks Lack Sensitivity to Parameter Values",
@@ -39,6 +42,9 @@ class VarGrad(Smoothing):
         2018,
         "https://arxiv.org/abs/1810.03307",
     )
+
+    def averaged(self, draws: Tensor) -> Tensor:
+        return (draws - draws.nanmean(0)).square()
 
     def finish(self, moments: Moments) -> tuple[Leaves, Leaves]:
         variances: list[Tensor] = []
@@ -48,5 +54,6 @@ class VarGrad(Smoothing):
             second = (m2 - m1**2).clamp_min(0)
             fourth = m4 - 4 * m1 * m3 + 6 * m1**2 * m2 - 3 * m1**4
             variances.append(second * n / (n - 1))
-            errors.append(((fourth - second**2).clamp_min(0) / n).sqrt())
+            square = (fourth - second**2).clamp_min(0) / (n - 1)
+            errors.append(square.sqrt() * n / (n - 2).clamp_min(1))
         return tuple(variances), tuple(errors)

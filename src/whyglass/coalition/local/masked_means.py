@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from whyglass.coalition.local.grid_masks import GridMasks
+from whyglass.core.standard_errors import Sampled, sampled_mean
 
 CHUNK = 2**22
+PIXELS = 16
 FOLDS = 8
 # The slopes are held back as if this many masks with a slope of zero had been seen: measured best
 # between 60 and 240 masks, and of no weight with thousands.
@@ -21,10 +23,14 @@ RIDGE = 64
 
 
 class Estimate(NamedTuple):
-    """Means and their standard errors: (R, *shape), float64."""
+    """Means and their standard errors: (R, *shape), float64.
+
+    `at_pixels` (R, P) are the same with their degrees of freedom, at pixels spread over the mask.
+    """
 
     values: Tensor
     std_error: Tensor
+    at_pixels: Sampled
 
 
 def ratio(masks: GridMasks, scores: Tensor) -> Estimate:
@@ -37,7 +43,9 @@ def ratio(masks: GridMasks, scores: Tensor) -> Estimate:
     off = (scores - middle).to(masks.like)
     sums = torch.zeros(3, len(scores), _pixels(masks), dtype=torch.float64, device=off.device)
     weights = torch.zeros(2, _pixels(masks), dtype=torch.float64, device=off.device)
+    at_pixels: list[Tensor] = []
     for first, last, made in _chunks(masks, count):
+        at_pixels.append(made[:, _some_pixels(masks)])
         here, squares = off[:, first:last], made**2
         for power, (left, right) in enumerate(((here, made), (here, squares), (here**2, squares))):
             sums[power] += left @ right
@@ -48,7 +56,10 @@ def ratio(masks: GridMasks, scores: Tensor) -> Estimate:
     error = (spread.clamp_min(0) * count / (count - 1)).sqrt() / weights[0]
     # A pixel that no mask showed is known as little as one score.
     error = torch.where(shown, error, scores.std(1, keepdim=True).double())
-    return _shaped(masks, mean + middle, error)
+    # To first order a ratio is off by the mean of what its scores are off, times their masks.
+    away = off[..., None].double() - mean[:, None, _some_pixels(masks)]
+    part = sampled_mean(away * torch.cat(at_pixels), 1)
+    return _shaped(masks, mean + middle, error, part)
 
 
 def controlled(masks: GridMasks, scores: Tensor) -> Estimate:
@@ -68,6 +79,7 @@ def controlled(masks: GridMasks, scores: Tensor) -> Estimate:
     device = scores.device
     total = torch.zeros(len(scores), _pixels(masks), dtype=torch.float64, device=device)
     squared, alone = torch.zeros_like(total), torch.zeros(2, len(scores), 1, device=device).double()
+    at_pixels: list[Tensor] = []
     for first, last, made in _chunks(masks, count):
         features = _with_one(masks.features(first, last))
         fitted = torch.einsum("nf,nfr->rn", features, fits[_fold(first, last)])
@@ -78,6 +90,8 @@ def controlled(masks: GridMasks, scores: Tensor) -> Estimate:
         off, left = (made - keep) / (2 * keep), rest.to(made)
         both = (left[:, ::2] * left[:, 1::2]) @ (off[::2] * off[1::2])
         twice = mean.repeat_interleave(2, 1).to(made)
+        product = left[..., None].double() * off[:, _some_pixels(masks)]
+        at_pixels.append(product.unflatten(1, (-1, 2)).sum(2) + mean[..., None])
         total += left @ off
         squared += left**2 @ off**2 + 2 * both + 2 * (twice * left) @ off
         alone += torch.stack([mean.sum(1, keepdim=True), (mean**2).sum(1, keepdim=True)])
@@ -85,7 +99,7 @@ def controlled(masks: GridMasks, scores: Tensor) -> Estimate:
     total, squared = total + alone[0], squared + alone[1]
     variance = (squared - total**2 / pairs).clamp_min(0) / (pairs * (pairs - 1))
     values = known.flatten(1) + mean_fit[0][:, None] + total / pairs
-    return _shaped(masks, values, variance.sqrt())
+    return _shaped(masks, values, variance.sqrt(), sampled_mean(torch.cat(at_pixels, 1), 1))
 
 
 def _fits(masks: GridMasks, scores: Tensor) -> Tensor:
@@ -129,5 +143,10 @@ def _chunks(masks: GridMasks, count: int) -> Iterator[tuple[int, int, Tensor]]:
         yield first, last, masks.make(first, last).flatten(1)
 
 
-def _shaped(masks: GridMasks, values: Tensor, errors: Tensor) -> Estimate:
-    return Estimate(*(part.reshape(-1, *masks.shape) for part in (values, errors)))
+def _some_pixels(masks: GridMasks) -> Tensor:
+    count = _pixels(masks)
+    return torch.linspace(0, count - 1, min(count, PIXELS)).long().to(masks.like.device)
+
+
+def _shaped(masks: GridMasks, values: Tensor, errors: Tensor, at_pixels: Sampled) -> Estimate:
+    return Estimate(values.reshape(-1, *masks.shape), errors.reshape(-1, *masks.shape), at_pixels)

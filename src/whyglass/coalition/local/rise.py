@@ -26,6 +26,7 @@ from whyglass.core.method import (
 )
 from whyglass.core.paper import Paper
 from whyglass.core.scorer import Scorer
+from whyglass.core.standard_errors import Sampled, freedom_check
 
 FIRST_ROUND = 128
 
@@ -111,22 +112,28 @@ class RISE(Method):
             return starts, picture, self._masks(scorer.points[picture])
 
         (starts, picture, masks), here = both_ends(baseline, scorer, False, prepare)
-        estimate = controlled if self.sampler == "paired" else ratio
+        estimated = controlled if self.sampler == "paired" else ratio
         targets = tuple(here.scores.shape[1:])
         scores = here.scores.new_zeros(scorer.rows, *targets, self.samples, dtype=torch.float64)
         values = scores.new_zeros(scorer.rows, *targets, *masks.shape)
         errors, relative = torch.zeros_like(values), scores.new_zeros(scorer.rows, *targets)
         active, done = torch.arange(scorer.rows), 0
+        at_pixels: Sampled | None = None
         while done < self.samples and len(active):
             first, done = done, self.samples
             if self.tol is not None:
                 done = min(max(2 * first, FIRST_ROUND), self.samples)
             fresh = _scores(scorer, starts, picture, masks, active, range(first, done))
             scores[active, ..., first:done] = fresh.movedim(0, -1).double()
-            found = estimate(masks, scores[active, ..., :done].reshape(-1, done))
+            estimate = estimated(masks, scores[active, ..., :done].reshape(-1, done))
             place = active.to(values.device)
-            for kept, part in zip((values, errors), found, strict=True):
-                kept[place] = part.reshape(len(active), *targets, *masks.shape)
+            for whole, part in zip((values, errors), estimate[:2], strict=True):
+                whole[place] = part.reshape(len(active), *targets, *masks.shape)
+            if at_pixels is None:
+                shape = (scorer.rows, *targets, estimate.at_pixels.values.shape[1])
+                at_pixels = Sampled(*(values.new_zeros(shape) for _ in range(3)))
+            for whole, part in zip(at_pixels, estimate.at_pixels, strict=True):
+                whole[place] = part.reshape(len(active), *whole.shape[1:])
             relative[place] = _beside_spread(values[place], errors[place], len(targets))
             if self.tol is not None:
                 active = active[torch.tensor(worst_target(relative))[active] > self.tol]
@@ -135,7 +142,7 @@ class RISE(Method):
             here.scores,
             baseline=starts,
             std_error=_leaves(scorer, picture, errors),
-            checks=(_precision(relative, self.tol or 0.25),),
+            checks=(_precision(relative, self.tol or 0.25), _freedom(at_pixels)),
             notes=[
                 f"{scorer.structure.label(index)} is no image: held fixed, not explained (zeros)"
                 for index, point in enumerate(scorer.points)
@@ -225,6 +232,15 @@ def _beside_spread(values: Tensor, errors: Tensor, targets: int) -> Tensor:
     flat, noise = (part.flatten(1 + targets) for part in (values, errors))
     spread = (flat - flat.mean(-1, keepdim=True)).norm(dim=-1)
     return torch.where(spread > 0, noise.norm(dim=-1) / spread, 0.0)
+
+
+def _freedom(at_pixels: Sampled | None) -> Check:
+    """The check "degrees of freedom" of some pixels (B, P) or (B, K, P), their level taken off."""
+    assert at_pixels is not None
+    values, errors, freedom = ((part.flatten(1),) for part in at_pixels)
+    level = at_pixels.values.mean(-1, keepdim=True)
+    values = ((at_pixels.values - level).flatten(1),)
+    return freedom_check(values, errors, freedom, False, "more samples= raise them")
 
 
 def _precision(relative: Tensor, tolerance: float) -> Check:

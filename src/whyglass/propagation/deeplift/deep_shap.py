@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -15,6 +16,7 @@ from whyglass.core.inputs import Leaves, differentiable, flat_sum, multiply
 from whyglass.core.method import Attribution
 from whyglass.core.paper import Paper
 from whyglass.core.scorer import Rows, Scorer
+from whyglass.core.standard_errors import SampledFeatures, mean_check
 from whyglass.propagation.deeplift.difference_method import (
     TOLERANCE,
     DifferenceMethod,
@@ -66,7 +68,8 @@ class DeepSHAP(DifferenceMethod):
         here = scorer.at_inputs(gradient=False)
         baselines = scorer.activations(rows_of_background)
         count = len(baselines[0])
-        sums, baseline_scores, noted, ended = self._sums(scorer, baselines, here.scores)
+        features = SampledFeatures(scorer.points, math.prod(here.scores.shape[1:]), count)
+        sums, baseline_scores, noted, ended = self._sums(scorer, baselines, here.scores, features)
         eps = max(done.rounding.eps for done in ended)
         scorer.cost.evaluations += scorer.rows * count
         values = tuple(total / count for total in sums[0])
@@ -93,14 +96,18 @@ class DeepSHAP(DifferenceMethod):
                     rounding_bound(noted / count, eps, values, here.scores, expected),
                 ),
                 enough_background(values, error, count, scorer.many),
+                mean_check(features.draws, "more background rows raise them"),
             ),
             notes=notes,
         )
 
     def _sums(
-        self, scorer: Scorer, baselines: Leaves, scores: Tensor
+        self, scorer: Scorer, baselines: Leaves, scores: Tensor, features: SampledFeatures
     ) -> tuple[list[list[Tensor]], Tensor, Tensor, list[DifferencePass]]:
-        """Sums over the background of values, squares, scores and rounding, and the passes."""
+        """Sums over the background of values, squares, scores and rounding, and the passes.
+
+        `features` gets the values themselves.
+        """
         width, count = scorer.rows, len(baselines[0])
         rows = torch.arange(width).repeat(count)
         which = torch.arange(count).repeat_interleave(width)
@@ -128,7 +135,9 @@ class DeepSHAP(DifferenceMethod):
             differences = tuple(
                 p - row[which[part.piece]] for p, row in zip(part.points, baselines, strict=True)
             )
-            for leaf, value in enumerate(multiply(part.gradients, differences, scorer.many)):
+            values = multiply(part.gradients, differences, scorer.many)
+            features.add(which[part.piece], rows[part.piece], values)
+            for leaf, value in enumerate(values):
                 place = rows[part.piece].to(value.device)
                 for power, total in enumerate(sums, 1):
                     total[leaf].index_add_(0, place, value.double() ** power)
