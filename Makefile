@@ -6,11 +6,12 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 SETTINGS := pyproject.toml constraints.txt
 
-.PHONY: help demo test lint format docs bench clean
+.PHONY: help demo test kernels lint format docs bench clean
 
 help:
 	@echo "make demo     explain a photograph and write demo/report.html"
 	@echo "make test     lint, types, imports, tests"
+	@echo "make kernels  the quick tests again, with the kernels of other processors"
 	@echo "make lint     the same without the tests"
 	@echo "make format   put the code in shape"
 	@echo "make docs     build the documentation: site/index.html"
@@ -24,6 +25,17 @@ demo: .venv/.demo
 # Two processes with one thread each beat one with two on these small networks.
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# What a float comes to depends on the kernel that a processor gets, and these have others.
+QUICK := -q -m "not slow" tests/core tests/gradient tests/cam tests/coalition tests/propagation \
+    tests/contract/test_axioms.py tests/contract/test_catalogue.py
+
+kernels: .venv/.test
+	for kernel in ATEN_CPU_CAPABILITY=default ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=SSE41; do \
+	    echo "$$kernel"; \
+	    env $$kernel OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --hypothesis-seed=1 $(QUICK) || exit; \
+	done
+	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -n 2 --hypothesis-seed=2 $(QUICK)
 
 lint: .venv/.test
 	$(BIN)/ruff check .
