@@ -45,8 +45,9 @@ def completeness_gap(
 
 
 # A network's score is off by about so many roundings; half precision is summed up in float32.
-ROUNDINGS = {torch.float64: 16, torch.float32: 16}
-# A rounding error below this share of the score is no reason to warn.
+MANY = 16
+ROUNDINGS = {torch.float64: MANY, torch.float32: MANY}
+# A rounding error below this share of the score, or as many roundings of it, is no reason to warn.
 NEGLIGIBLE = 1e-6
 
 
@@ -56,19 +57,21 @@ def completeness(
     baseline_score: Tensor,
     tolerance: float,
     rounding: Tensor | float = 0.0,
+    eps: float = 0.0,
 ) -> Check:
     """The values add up to the change of score from baseline to input, row by row.
 
     The change is known to 16 roundings of the larger score. `rounding` (B,) or (B, K) is how far
     rounding can move the sum, where a method measures that: a gap within it does not fail, and warns
-    unless it is small beside the score.
+    unless it is small beside the score, or within 16 roundings of it in the coarsest format that the
+    pass met, of which `eps` is the relative spacing.
     """
     scale = torch.maximum(score.abs(), baseline_score.abs()).double()
     change = score.double() - baseline_score.double()
     bound = torch.as_tensor(rounding).to(scale)
     bound = bound[:, None] if bound.dim() < scale.dim() and bound.dim() else bound
     resolved = ROUNDINGS.get(score.dtype, 1) * torch.finfo(score.dtype).eps * scale
-    known_to = resolved + torch.minimum(bound, NEGLIGIBLE * scale)
+    known_to = resolved + torch.minimum(bound, max(NEGLIGIBLE, MANY * eps) * scale)
     gap = completeness_gap(values, change, known_to)
     rows = worst_target(gap)
     worst = max(rows)

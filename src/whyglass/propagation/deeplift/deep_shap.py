@@ -94,6 +94,7 @@ class DeepSHAP(DifferenceMethod):
                     expected,
                     TOLERANCE,
                     rounding_bound(noted / count, eps, values, here.scores, expected),
+                    eps,
                 ),
                 enough_background(values, error, count, scorer.many),
                 mean_check(features.draws, "more background rows raise them"),

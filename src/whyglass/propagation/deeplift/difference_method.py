@@ -118,9 +118,10 @@ def propagate(
         for point, row in zip(scorer.points, baselines, strict=True)
     )
     values = multiply(here.gradients, differences, scorer.many)
+    eps = max(done.rounding.eps for done in passes)
     rounding = rounding_bound(
         torch.cat([done.rounding.noted() for done in passes]),
-        max(done.rounding.eps for done in passes),
+        eps,
         values,
         here.scores,
         baseline_scores,
@@ -131,7 +132,7 @@ def propagate(
         here.scores,
         baseline_scores,
         baselines,
-        checks=(completeness(values, here.scores, baseline_scores, TOLERANCE, rounding),),
+        checks=(completeness(values, here.scores, baseline_scores, TOLERANCE, rounding, eps),),
         notes=notes,
     )
     return answer, passes
