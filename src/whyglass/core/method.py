@@ -148,6 +148,18 @@ class Method(ABC):
             if not explains_inputs:
                 # Names may be those of the input, or of the layer.
                 legend.require_fit((*scorer.inputs, *scorer.points))
+        seconds = time.perf_counter() - start
+        return self._explanation(model, scorer, attribution, legend, seconds)
+
+    def _explanation(
+        self,
+        model: Callable[..., Any],
+        scorer: Scorer,
+        attribution: Attribution,
+        legend: Legend,
+        seconds: float,
+    ) -> Explanation:
+        """What `attribute` handed back, in the form of the inputs, with its cost and its notes."""
         pack = (attribution.structure or scorer.structure).pack
         return Explanation(
             values=pack(attribution.values),
@@ -166,7 +178,7 @@ class Method(ABC):
             at=attribution.layer or (scorer.layer.name if scorer.layer else None),
             evaluations=scorer.cost.evaluations,
             gradients=scorer.cost.gradients,
-            seconds=time.perf_counter() - start,
+            seconds=seconds,
             checks=tuple(attribution.checks),
             notes=(*attribution.notes, *scorer.notes, *_held_inputs(scorer, attribution)),
             legend=legend,

@@ -77,7 +77,7 @@ class FeatureGroups:
 
 
 def feature_mask(present: Tensor, mask: Tensor) -> Tensor:
-    """(E, *mask): the features present with the players (E, n); those of no player always are."""
+    """`(E, *mask)`: the features present with the players (E, n); those of no player always are."""
     return torch.cat([present, torch.ones_like(present[:, :1])], 1)[:, mask]
 
 
