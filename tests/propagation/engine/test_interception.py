@@ -223,10 +223,9 @@ def test_scaled_dot_product_attention_in_all_its_forms() -> None:
 @pytest.mark.parametrize(
     ("function", "words"),
     [
-        (lambda x: torch.cov(x), "'cov' has no rule"),
+        (lambda x: torch.linalg.det(x.T @ x), "'linalg_det' has no rule"),
         (lambda x: torch.exp(torch.fft.fft(x)).real, "complex numbers"),
         (lambda x: x.reshape(4, 2, 3).norm("nuc", (1, 2)), "norm"),
-        (lambda x: torch.div(x, 0.3, rounding_mode="floor"), "rounding"),
     ],
 )
 def test_what_has_no_rule_is_named_with_its_line(
@@ -234,13 +233,13 @@ def test_what_has_no_rule_is_named_with_its_line(
 ) -> None:
     with pytest.raises(Unsupported, match=words) as error:
         gap(function)
-    assert words in {"rounding", "norm"} or "test_interception.py:" in str(error.value)
+    assert words == "norm" or "test_interception.py:" in str(error.value)
 
 
 def test_a_plain_gradient_can_be_accepted_and_is_recorded() -> None:
     method = DeepLIFT(unsupported="gradient")
-    found = method(lambda x: torch.cov(x.T)[0, 1] + x[:, 0], X)
-    assert any("cov" in note for note in found.notes)
+    found = method(lambda x: torch.linalg.det(torch.diag_embed(x)), X)
+    assert any("linalg_det" in note for note in found.notes)
     with pytest.raises(BadInput, match="unsupported"):
         DeepLIFT(unsupported="ignore")  # type: ignore[arg-type]
 

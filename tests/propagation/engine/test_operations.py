@@ -270,3 +270,43 @@ def test_what_has_no_rule_of_complex_numbers_is_refused() -> None:
     for method in (LRP(), DeepLIFT()):
         with pytest.raises(Unsupported, match="'exp' of complex numbers has no rule"):
             method(lambda x: torch.fft.fft(x).exp().real, X, target=0)
+
+
+MASKED: list[tuple[Function, Function]] = [
+    (lambda x: x * (x > 0), torch.relu),
+    (lambda x: (x >= 0) * x, torch.relu),
+    (lambda x: x * (x > 0).to(x.dtype), torch.relu),
+    (lambda x: x * (x > 0).double(), torch.relu),
+    (lambda x: torch.where(x > 0, x, 0.0), torch.relu),
+    (lambda x: torch.where(x > 0, x, torch.zeros_like(x)), torch.relu),
+    (lambda x: torch.where(~(x <= 0), x, 0.1 * x), lambda x: F.leaky_relu(x, 0.1)),
+    (lambda x: x.masked_fill(x < 0, 0.0), torch.relu),
+    (lambda x: x * ((x > 0) & (x > -5)), torch.relu),
+    (lambda x: torch.where((x < -9) | (x < 0), 0.0, x), torch.relu),
+    (lambda x: torch.where((x > 0)[:, :], x, -x), torch.abs),
+    (lambda x: torch.where(x.unsqueeze(1) > 0, x.unsqueeze(1), 0.0).squeeze(1), torch.relu),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(len(MASKED)))
+def test_a_comparison_is_a_step_function(number: int) -> None:
+    """A ReLU written with a mask has the multipliers of ReLU, by completeness of one number."""
+    masked, plain = MASKED[number]
+    for baseline in (0.1, -0.3):
+        explanation = DeepLIFT()(lambda x: masked(x).sum(1), X, baseline=baseline)
+        expected = DeepLIFT()(lambda x: plain(x).sum(1), X, baseline=baseline)
+        torch.testing.assert_close(explanation.values, expected.values)
+        torch.testing.assert_close(explanation.baseline_score, expected.baseline_score)
+        assert not any("constants" in note for note in explanation.notes)
+
+
+def test_masks_between_numbers_are_complete() -> None:
+    def network(x: Tensor) -> Tensor:
+        y = x.flip(1).tanh()
+        kept = torch.where((x > y) & (x + y > 0.2), x * y, y.exp())
+        return (kept * (y <= x).double().mean(1, keepdim=True) + (x != y).sum(1, True)).sum(1)
+
+    explanation = DeepLIFT()(network, X, baseline=0.1)
+    torch.testing.assert_close(explanation.baseline_score, network(torch.full_like(X, 0.1)))
+    assert explanation.checks[0].measured < 1e-12
+    assert not any("constants" in note for note in explanation.notes)

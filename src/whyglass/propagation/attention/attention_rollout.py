@@ -8,7 +8,7 @@ from whyglass.core.paper import Paper
 from whyglass.core.scorer import Evaluated, Scorer
 from whyglass.propagation.attention.attention_method import AttentionMethod
 from whyglass.propagation.attention.token_flow import TokenFlow
-from whyglass.propagation.engine.interception import intercepted
+from whyglass.propagation.engine.passes import intercepted
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,8 @@ from whyglass.propagation.attention.attention_weights import AttentionRecord, Ta
 from whyglass.propagation.attention.token_flow import WAYS_OUT, TokenFlow
 from whyglass.propagation.engine.calls import Call, Table
 from whyglass.propagation.engine.decompositions.table import DECOMPOSITIONS
-from whyglass.propagation.engine.interception import Propagation, intercepted, layers_of
+from whyglass.propagation.engine.interception import Propagation
+from whyglass.propagation.engine.passes import intercepted, layers_of
 from whyglass.propagation.lrp.composites import composite
 from whyglass.propagation.lrp.relevance import Relevance
 

@@ -23,7 +23,7 @@ from whyglass.propagation.deeplift.difference_method import (
     DifferencePass,
 )
 from whyglass.propagation.deeplift.rounding import rounding_bound
-from whyglass.propagation.engine.interception import notes_on, require_visible_operations
+from whyglass.propagation.engine.passes import notes_on, require_visible_operations
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,13 +19,14 @@ from whyglass.propagation.deeplift.pooling import max_pool
 from whyglass.propagation.deeplift.reveal_cancel import WeightedSum, reveal_cancel
 from whyglass.propagation.deeplift.rounding import Rounding, rounding_bound
 from whyglass.propagation.engine.calls import Call, Policy, Rule, Table
-from whyglass.propagation.engine.interception import Propagation, intercepted, notes_on, one_of
+from whyglass.propagation.engine.interception import Propagation
 from whyglass.propagation.engine.linear_operations import (
     norm_scale,
     scales_output_channels,
     weight_position,
 )
 from whyglass.propagation.engine.operations import MAX_POOLS
+from whyglass.propagation.engine.passes import intercepted, notes_on, one_of
 
 NAMED: dict[str, Rule] = dict.fromkeys(MAX_POOLS, max_pool) | {
     "quotient": rules.quotient,

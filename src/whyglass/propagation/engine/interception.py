@@ -17,20 +17,19 @@ would be others there.
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, NoReturn, TypeVar, get_args
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from typing_extensions import Self
 
-from whyglass.core.errors import BadInput, Unsupported
+from whyglass.core.errors import Unsupported
 from whyglass.core.inputs import Leaves, differentiable
-from whyglass.core.scorer import Evaluated, Rows, Scorer
 from whyglass.propagation.engine.arguments import Form, leaves_of, mapped, packed, unpacked
 from whyglass.propagation.engine.calls import Call, Policy, Table
+from whyglass.propagation.engine.choices import Choices, same
 from whyglass.propagation.engine.complex_numbers import name_on_pairs, on_pairs, parts_of
 from whyglass.propagation.engine.decompositions.table import (
     DECOMPOSITIONS,
@@ -39,24 +38,16 @@ from whyglass.propagation.engine.decompositions.table import (
 )
 from whyglass.propagation.engine.functions import Function, caller, described, out_of_place
 from whyglass.propagation.engine.operations import (
-    ANSWERS,
+    COMPARISONS,
     CONSTANTS,
-    CREATIONS,
     FOURIER,
     LIKE_ANOTHER,
     STRUCTURAL,
 )
 from whyglass.propagation.engine.signatures import NoSignature, bind
+from whyglass.propagation.engine.step_masks import StepMasks, step
+from whyglass.propagation.engine.tensor_memory import Reference, TensorMemory
 from whyglass.propagation.engine.written_memory import WrittenMemory
-
-P = TypeVar("P", bound="Propagation")
-
-
-def one_of(name: str, value: object, kind: Any) -> None:
-    """Refuse a word that is none of a `Literal`'s."""
-    words = get_args(kind)
-    if value not in words:
-        raise BadInput(f"{name} must be one of {', '.join(map(repr, words))}, not {value!r}")
 
 
 class Propagation(TorchFunctionMode):
@@ -84,13 +75,12 @@ class Propagation(TorchFunctionMode):
         super().__init__()
         self._table, self.with_baseline, self._unsupported = table, with_baseline, unsupported
         self._layers, self._layer = layers or {}, ""
-        self._memories: list[dict[int, Any]] = []
-        self._tracked: dict[int, tuple[_Ref, Tensor | None]] = self.per_tensor()
-        self._forget = _forgetter(weakref.ref(self))
+        self._memory = TensorMemory()
+        self._tracked: dict[int, tuple[Reference, Tensor | None]] = self.per_tensor()
         self._written = WrittenMemory(self._seen)
         self._entered = 0
-        # Masks and indices that are others at the baseline: the operation that chose, its choice there.
-        self._choices: dict[int, tuple[_Ref, str, Any]] = self.per_tensor()
+        self._choices = Choices(self._memory, self._one_at_baseline)
+        self._step_masks = StepMasks(self._memory, self._choices, self._seen)
         self._plain = frozenset[str]() if with_baseline else table.plain()
         # Whether `after_call` is called for operations without a rule, too, and `_query` for queries.
         self._records_all = type(self).after_call is not Propagation.after_call
@@ -98,7 +88,7 @@ class Propagation(TorchFunctionMode):
         self.with_rule: set[str] = set()
         self.last = ""
         self.accepted: dict[str, int] = {}
-        self.held: set[str] = set()
+        self.held = self._choices.held
 
     def __enter__(self) -> Self:
         self._entered += 1
@@ -122,22 +112,11 @@ class Propagation(TorchFunctionMode):
 
     def track(self, tensor: Tensor, at_baseline: Tensor | None) -> None:
         """From here on follow this tensor, which is the other one at the baseline."""
-        self._tracked[id(tensor)] = (self._reference(tensor), at_baseline)
-
-    def _reference(self, tensor: Tensor) -> _Ref:
-        reference = _Ref(tensor, self._forget)
-        reference.key = id(tensor)
-        return reference
+        self._tracked[id(tensor)] = (self._memory.reference(tensor), at_baseline)
 
     def per_tensor(self) -> dict[int, Any]:
-        """A dict by the ids of tensors, whose entries go when the tensor does.
-
-        A pass holds no tensor that the network itself has done with: memory used again is much faster
-        than fresh memory.
-        """
-        memory: dict[int, Any] = {}
-        self._memories.append(memory)
-        return memory
+        """A dict by the ids of tensors, whose entries go when the tensor does."""
+        return self._memory.per_tensor()
 
     def at_baseline(self, value: Any) -> Any:
         """A tensor, or a structure of them, at the baseline; untracked ones are the same there."""
@@ -161,13 +140,19 @@ class Propagation(TorchFunctionMode):
             known.writes or flagged or self._records_all or "out" in named
         ):
             return self._pass(known.op, func, args, named)
+        if self._step_masks:
+            result = self._step_masks.through(known, func, args, named)
+            if result is not NotImplemented:
+                return result
         tracked = self._tracked
         for leaf in args[:1] if known.op in LIKE_ANOTHER else packed(args, named)[0]:
             if id(leaf) in tracked:
                 break
         else:
             result = func(*args, **named)
-            return self._choose(known, func, result, args, named) if self._choices else result
+            if self._choices:
+                self._choices.compare(known, func, result, args, named)
+            return result
         if known.is_query:
             return self._query(known, func, args, named)
         return self._followed(known, func, args, named, flagged)
@@ -221,10 +206,10 @@ class Propagation(TorchFunctionMode):
             written.append(self._written.write(target, value, leaves, self._tracked))
         return written[0] if isinstance(out, Tensor) else type(result)(written)
 
-    def _seen(self, function: Callable[..., Any], *args: Any) -> Any:
+    def _seen(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run a function so that its call is seen."""
         with self:
-            return function(*args)
+            return function(*args, **kwargs)
 
     def _constant(
         self, known: Function, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -236,7 +221,7 @@ class Propagation(TorchFunctionMode):
             return result
         with torch.no_grad():
             there = function(*self.at_baseline(args), **self.at_baseline(kwargs))
-        if not _same(result, there):
+        if not same(result, there):
             self.held.add(known.op)
         return result
 
@@ -250,9 +235,7 @@ class Propagation(TorchFunctionMode):
         form: Form,
     ) -> Any:
         if self._choices:
-            self.held |= {
-                self._choices[id(leaf)][1] for leaf in leaves if id(leaf) in self._choices
-            }
+            self._choices.use(leaves)
         if op == "batch_norm" and bool(kwargs.get("training") or args[5:6] == (True,)):
             self._refuse(
                 op, "uses the statistics of its batch, where rows depend on each other, so"
@@ -393,7 +376,7 @@ class Propagation(TorchFunctionMode):
             if self._depends_on_input(tensor):
                 self.track(tensor, tensor_there)
             elif tensor_there is not None and not torch.equal(tensor, tensor_there):
-                self._choices[id(tensor)] = (self._reference(tensor), op, tensor_there)
+                self._choices.add(tensor, op, tensor_there)
 
     def _depends_on_input(self, tensor: Tensor) -> bool:
         if self.needs_gradient:
@@ -403,129 +386,16 @@ class Propagation(TorchFunctionMode):
     def _query(
         self, known: Function, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        return self._choose(known, function, function(*args, **kwargs), args, kwargs)
-
-    def _choose(
-        self,
-        known: Function,
-        function: Any,
-        result: Any,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Any:
-        """A result without a gradient, and what it would be at the baseline."""
-        if not self.with_baseline or known.op in CREATIONS:
+        result = function(*args, **kwargs)
+        if not self.with_baseline:
             return result
-        chose = [
-            self._choices[id(leaf)]
-            for leaf in leaves_of((args, kwargs))
-            if id(leaf) in self._choices
-        ]
-        tensors = [leaf for leaf in leaves_of(result) if isinstance(leaf, Tensor)]
-        if not tensors and known.op not in ANSWERS:
-            return result
-        name = chose[0][1] if chose else known.op
-        if known.writes:
-            if chose:
-                self._choices[id(result)] = (self._reference(result), name, result.clone())
-            return result
-        with torch.no_grad():
-            args, kwargs = mapped(self._chosen_there, args), mapped(self._chosen_there, kwargs)
-            there = function(*args, **kwargs)
-        if _same(result, there):
-            return result
-        if not tensors:
-            self.held.add(name)
-        for tensor, other in zip(leaves_of(result), leaves_of(there), strict=True):
-            if isinstance(tensor, Tensor):
-                self._choices[id(tensor)] = (self._reference(tensor), name, other)
+        turned = self._choices.compare(known, function, result, args, kwargs)
+        if turned and known.op in COMPARISONS and isinstance(result, Tensor) and len(args) == 2:
+            self._step_masks.follow(result, self._seen(step, known.op, *args))
         return result
-
-    def _chosen_there(self, value: Any) -> Any:
-        chosen = self._choices.get(id(value))
-        return self._one_at_baseline(value) if chosen is None else chosen[2]
 
     def _refuse(self, op: str, why: str) -> NoReturn:
         raise Unsupported(
             f"operation {op!r} {why} this method cannot pass through it; called at {caller()}. Ways "
             f"out: {self.ways_out}"
         )
-
-
-def _same(here: Any, there: Any) -> bool:
-    """Whether two results are equal, tensor by tensor."""
-    pairs = zip(leaves_of(here), leaves_of(there), strict=True)
-    return all(
-        torch.equal(a, b) if isinstance(a, Tensor) and isinstance(b, Tensor) else a == b
-        for a, b in pairs
-    )
-
-
-def intercepted(scorer: Scorer, make: Callable[[slice], P]) -> tuple[Evaluated, list[P]]:
-    """Scores and changed gradients at the inputs, and the passes: a new one each piece of the batch."""
-    require_visible_operations(scorer.model)
-    passes: list[P] = []
-
-    def around(piece: slice, _rows: Rows) -> P:
-        passes.append(make(piece))
-        return passes[-1]
-
-    scorer.interception = around
-    here = scorer.at_inputs(gradient=True)
-    scorer.interception = None
-    return here, passes
-
-
-def notes_on(passes: Iterable[Propagation], accepted_by: str) -> list[str]:
-    """What a reader has to know of the passes: operations without a rule, and what was constant."""
-    passes = tuple(passes)
-    accepted = sorted({op for one in passes for op in one.accepted})
-    held = sorted({op for one in passes for op in one.held})
-    notes = [f"passed by their {accepted_by}: {', '.join(accepted)}"] if accepted else []
-    if held:
-        there = any(one.with_baseline for one in passes)
-        notes.append(
-            f"constants of the network, as at the inputs: {', '.join(held)}"
-            + ("; the score at the baseline is with these constants" if there else "")
-        )
-    return notes
-
-
-class _Ref(weakref.ref[Tensor]):
-    """A reference that does not keep its tensor, and remembers the id."""
-
-    __slots__ = ("key",)
-    key: int
-
-
-def _forgetter(owner: weakref.ref[Propagation]) -> Callable[[_Ref], None]:
-    def forget(gone: _Ref) -> None:
-        propagation = owner()
-        if propagation is not None:
-            for memory in propagation._memories:  # pyright: ignore[reportPrivateUsage]  its own
-                memory.pop(gone.key, None)
-
-    return forget
-
-
-def layers_of(model: Callable[..., Any]) -> dict[int, str]:
-    """The submodule that owns each parameter and buffer, by the tensor's id."""
-    modules = model.named_modules() if isinstance(model, torch.nn.Module) else ()
-    return {
-        id(tensor): name
-        for name, module in modules
-        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False))
-    }
-
-
-def require_visible_operations(model: Callable[..., Any]) -> None:
-    """Refuse models whose operations no mode can see."""
-    if isinstance(model, torch.jit.ScriptModule | torch.jit.ScriptFunction):
-        kind = "TorchScript"
-    elif hasattr(model, "_orig_mod"):
-        kind = "compiled"
-    else:
-        return
-    raise Unsupported(
-        f"the operations of a {kind} model cannot be seen: pass the module it was made from"
-    )

@@ -73,7 +73,7 @@ ELEMENTWISE = _words(
     "asin acos erf erfc erfinv erfcx i0 i0e i1 i1e sinc lgamma digamma polygamma logit deg2rad "
     "rad2deg nan_to_num floor ceil round trunc frac sign sgn rpow float_power ndtr ndtri log_ndtr "
     "entr psi multigammaln mvlgamma remainder fmod copysign bessel_j0 bessel_j1 bessel_y0 bessel_y1 "
-    "modified_bessel_i0 modified_bessel_i1 ldexp nextafter heaviside gammaln"
+    "modified_bessel_i0 modified_bessel_i1 ldexp heaviside gammaln atan2"
 )
 
 # Those that gate their input: the nonlinearities of guided backprop and deconvolution.

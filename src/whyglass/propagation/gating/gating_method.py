@@ -13,8 +13,9 @@ from whyglass.core.checks import not_flat
 from whyglass.core.method import Attribution, Method
 from whyglass.core.scorer import Scorer
 from whyglass.propagation.engine.calls import Call, Rule, Table
-from whyglass.propagation.engine.interception import Propagation, intercepted, notes_on
+from whyglass.propagation.engine.interception import Propagation
 from whyglass.propagation.engine.operations import GATES
+from whyglass.propagation.engine.passes import intercepted, notes_on
 
 RISING = frozenset({"relu", "relu6", "hardtanh", "elu", "selu", "celu", "softplus", "threshold"})
 

@@ -14,7 +14,7 @@ from whyglass.core.inputs import flat_sum, multiply
 from whyglass.core.method import Attribution, Method
 from whyglass.core.scorer import Evaluated, Scorer
 from whyglass.propagation.engine.calls import Policy
-from whyglass.propagation.engine.interception import intercepted, layers_of, notes_on, one_of
+from whyglass.propagation.engine.passes import intercepted, layers_of, notes_on, one_of
 from whyglass.propagation.lrp.composites import Composite, composite
 from whyglass.propagation.lrp.modified_gradient import Coefficients, OtherRule, fits
 from whyglass.propagation.lrp.products import Products

@@ -16,7 +16,7 @@ from whyglass.core.inputs import Leaves, differentiable
 from whyglass.core.method import Attribution, Axiom, Method, Need, integer, positive_integer
 from whyglass.core.paper import Paper
 from whyglass.core.scorer import Rows, Scorer
-from whyglass.propagation.engine.interception import require_visible_operations
+from whyglass.propagation.engine.passes import require_visible_operations
 from whyglass.propagation.moments.moments import Moments
 from whyglass.propagation.moments.random_coalitions import Players, antithetic_values, bias_check
 from whyglass.propagation.moments.rules import RULES

@@ -118,6 +118,8 @@ def norm(
         )
     input = input if dtype is None else input.to(dtype)
     order = 2.0 if order is None or order == "fro" else float(order)
+    if not order:
+        raise Unsupported("the norm of order 0 counts entries that are not zero, which has no rule")
     if order == 2:
         return torch.sqrt(torch.square(input).sum(axes, keepdim=keepdim))
     size = input.abs()

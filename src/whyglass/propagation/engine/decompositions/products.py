@@ -12,8 +12,6 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import handle_torch_function, has_torch_function
 
-from whyglass.core.errors import Unsupported
-
 
 def quotient(a: Any, b: Tensor) -> Tensor:
     """a / b as one operation that the mode sees, however it was spelled."""
@@ -24,9 +22,10 @@ def quotient(a: Any, b: Tensor) -> Tensor:
 
 def divide(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
     """a / b, or a times a constant."""
-    if rounding_mode is not None:
-        raise Unsupported("division with rounding has no gradient and no rule")
-    return quotient(input, other) if isinstance(other, Tensor) else torch.mul(input, 1 / other)
+    ratio = quotient(input, other) if isinstance(other, Tensor) else torch.mul(input, 1 / other)
+    if rounding_mode is None:
+        return ratio
+    return torch.floor(ratio) if rounding_mode == "floor" else torch.trunc(ratio)
 
 
 def divide_swapped(input: Tensor, other: Any) -> Tensor:
@@ -37,6 +36,43 @@ def divide_swapped(input: Tensor, other: Any) -> Tensor:
 def power(input: Any, exponent: Any) -> Tensor:
     """x^y = exp(y log x), of a positive x."""
     return torch.exp(exponent * torch.log(input))
+
+
+def remainder(input: Any, other: Any) -> Tensor:
+    """X - y floor(x / y)."""
+    return input - other * torch.floor(input / other)
+
+
+def fractional_remainder(input: Any, other: Any) -> Tensor:
+    """X - y trunc(x / y)."""
+    return input - other * torch.trunc(input / other)
+
+
+def with_sign_of(input: Any, other: Tensor) -> Tensor:
+    """|x| sign(y)."""
+    return torch.abs(input) * torch.sign(other)
+
+
+def covariance(
+    input: Tensor, *, correction: int = 1, fweights: None = None, aweights: None = None
+) -> Any:
+    """Of rows, over columns: sum (x - mean) (y - mean) / (n - correction)."""
+    if fweights is not None or aweights is not None:
+        return NotImplemented
+    rows = input.reshape(1, -1) if input.dim() < 2 else input
+    centred = rows - rows.mean(1, keepdim=True)
+    shape = () if input.dim() < 2 else (len(rows), len(rows))
+    return torch.matmul(centred, centred.mT).reshape(shape) / (rows.shape[1] - correction)
+
+
+def correlation(input: Tensor) -> Tensor:
+    """Of rows, over columns: the covariance over both deviations."""
+    if input.dim() < 2:
+        shared = covariance(input)
+        return shared / shared
+    shared = covariance(input)
+    size = torch.sqrt(shared.diagonal())
+    return shared / size / size.unsqueeze(1)
 
 
 def x_log_y(input: Any, other: Tensor) -> Tensor:

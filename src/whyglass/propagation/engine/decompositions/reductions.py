@@ -116,6 +116,8 @@ def product(
 
 def cumulative_product(input: Tensor, dim: int, *, dtype: torch.dtype | None = None) -> Tensor:
     """x_1, x_1 x_2, ..."""
+    if not input.dim():
+        return input * 1
     factors = (input if dtype is None else input.to(dtype)).unbind(dim)
     products = [factors[0]]
     for factor in factors[1:]:
@@ -192,6 +194,8 @@ def cumulative_extreme(better: Callable[[Tensor, Tensor], Tensor], pair: Any) ->
     """`cummax` and `cummin`: the entry that is the extreme so far, whose choice is fixed."""
 
     def run(input: Tensor, dim: int) -> Any:
+        if not input.dim():
+            return pair((input * 1, torch.zeros((), dtype=torch.long, device=input.device)))
         entries = input.unbind(dim)
         best = [torch.zeros_like(entries[0], dtype=torch.long)]
         value = entries[0]

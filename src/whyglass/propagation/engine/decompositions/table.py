@@ -65,6 +65,8 @@ DECOMPOSITIONS: dict[str, Callable[..., Any]] = {
     "tensordot": products.tensordot,
     "linalg_multi_dot": products.chain_of_matrices,
     "xlogy": products.x_log_y,
+    "cov": products.covariance,
+    "corrcoef": products.correlation,
     "hypot": products.hypotenuse,
     "mse_loss": products.mean_squared_error,
     "l1_loss": products.mean_absolute_error,
@@ -103,6 +105,9 @@ DECOMPOSITIONS: dict[str, Callable[..., Any]] = {
 OF_SEVERAL: dict[str, Callable[..., Any]] = {
     "pow": products.power,
     "float_power": products.power,
+    "remainder": products.remainder,
+    "fmod": products.fractional_remainder,
+    "copysign": products.with_sign_of,
     "clamp": reductions.clamp,
     "clamp_min": reductions.clamp,
     "clamp_max": reductions.clamp,

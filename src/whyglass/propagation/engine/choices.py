@@ -1,0 +1,82 @@
+"""Masks, indices and answers to Python that would be others at the baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from whyglass.propagation.engine.arguments import leaves_of, mapped
+from whyglass.propagation.engine.functions import Function
+from whyglass.propagation.engine.operations import ANSWERS, CREATIONS
+from whyglass.propagation.engine.tensor_memory import Reference, TensorMemory
+
+
+def same(here: Any, there: Any) -> bool:
+    """Whether two results are equal, tensor by tensor."""
+    pairs = zip(leaves_of(here), leaves_of(there), strict=True)
+    return all(
+        torch.equal(a, b) if isinstance(a, Tensor) and isinstance(b, Tensor) else a == b
+        for a, b in pairs
+    )
+
+
+class Choices:
+    """What was chosen otherwise than at the baseline. Where it is used it counts as constant.
+
+    `held` names the operations whose choices were used.
+    """
+
+    def __init__(self, memory: TensorMemory, at_baseline: Callable[[Any], Any]) -> None:
+        self._memory, self._at_baseline = memory, at_baseline
+        # The operation that chose, and its choice at the baseline.
+        self._entries: dict[int, tuple[Reference, str, Any]] = memory.per_tensor()
+        self.held: set[str] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._entries)
+
+    def add(self, tensor: Tensor, op: str, there: Any) -> None:
+        """Remember a choice, and what it is at the baseline."""
+        self._entries[id(tensor)] = (self._memory.reference(tensor), op, there)
+
+    def there(self, value: Any) -> Any:
+        """A choice or a tensor at the baseline."""
+        entry = self._entries.get(id(value))
+        return self._at_baseline(value) if entry is None else entry[2]
+
+    def use(self, leaves: Iterable[Any]) -> None:
+        """A rule takes these: choices among them are constants."""
+        self.held |= {self._entries[id(leaf)][1] for leaf in leaves if id(leaf) in self._entries}
+
+    def compare(
+        self,
+        known: Function,
+        function: Callable[..., Any],
+        result: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> bool:
+        """Remember a result without a gradient if it is another one at the baseline; whether it is."""
+        tensors = [leaf for leaf in leaves_of(result) if isinstance(leaf, Tensor)]
+        if known.op in CREATIONS or not (tensors or known.op in ANSWERS):
+            return False
+        operands = leaves_of((args, kwargs))
+        origins = [self._entries[id(leaf)][1] for leaf in operands if id(leaf) in self._entries]
+        op = origins[0] if origins else known.op
+        if known.writes:
+            if origins:
+                self.add(result, op, result.clone())
+            return bool(origins)
+        with torch.no_grad():
+            there = function(*mapped(self.there, args), **mapped(self.there, kwargs))
+        if same(result, there):
+            return False
+        if not tensors:
+            self.held.add(op)
+        for tensor, other in zip(leaves_of(result), leaves_of(there), strict=True):
+            if isinstance(tensor, Tensor):
+                self.add(tensor, op, other)
+        return True

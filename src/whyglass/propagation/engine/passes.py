@@ -1,0 +1,74 @@
+"""Passes over the pieces of a batch: running them, their layers, and what they tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar, get_args
+
+import torch
+
+from whyglass.core.errors import BadInput, Unsupported
+from whyglass.core.scorer import Evaluated, Rows, Scorer
+from whyglass.propagation.engine.interception import Propagation
+
+P = TypeVar("P", bound=Propagation)
+
+
+def one_of(name: str, value: object, kind: Any) -> None:
+    """Refuse a word that is none of a `Literal`'s."""
+    words = get_args(kind)
+    if value not in words:
+        raise BadInput(f"{name} must be one of {', '.join(map(repr, words))}, not {value!r}")
+
+
+def intercepted(scorer: Scorer, make: Callable[[slice], P]) -> tuple[Evaluated, list[P]]:
+    """Scores and changed gradients at the inputs, and the passes: a new one each piece of the batch."""
+    require_visible_operations(scorer.model)
+    passes: list[P] = []
+
+    def around(piece: slice, _rows: Rows) -> P:
+        passes.append(make(piece))
+        return passes[-1]
+
+    scorer.interception = around
+    here = scorer.at_inputs(gradient=True)
+    scorer.interception = None
+    return here, passes
+
+
+def notes_on(passes: Iterable[Propagation], accepted_by: str) -> list[str]:
+    """What a reader has to know of the passes: operations without a rule, and what was constant."""
+    passes = tuple(passes)
+    accepted = sorted({op for one in passes for op in one.accepted})
+    held = sorted({op for one in passes for op in one.held})
+    notes = [f"passed by their {accepted_by}: {', '.join(accepted)}"] if accepted else []
+    if held:
+        there = any(one.with_baseline for one in passes)
+        notes.append(
+            f"constants of the network, as at the inputs: {', '.join(held)}"
+            + ("; the score at the baseline is with these constants" if there else "")
+        )
+    return notes
+
+
+def layers_of(model: Callable[..., Any]) -> dict[int, str]:
+    """The submodule that owns each parameter and buffer, by the tensor's id."""
+    modules = model.named_modules() if isinstance(model, torch.nn.Module) else ()
+    return {
+        id(tensor): name
+        for name, module in modules
+        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False))
+    }
+
+
+def require_visible_operations(model: Callable[..., Any]) -> None:
+    """Refuse models whose operations no mode can see."""
+    if isinstance(model, torch.jit.ScriptModule | torch.jit.ScriptFunction):
+        kind = "TorchScript"
+    elif hasattr(model, "_orig_mod"):
+        kind = "compiled"
+    else:
+        return
+    raise Unsupported(
+        f"the operations of a {kind} model cannot be seen: pass the module it was made from"
+    )
