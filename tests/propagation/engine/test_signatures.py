@@ -16,6 +16,7 @@ from whyglass.propagation.engine.decompositions.table import (
     DECOMPOSITIONS,
     NOT_LINEAR_IN,
     OF_SEVERAL,
+    OF_WEIGHTS,
     WRITERS,
 )
 from whyglass.propagation.engine.linear_operations import BIASED, PRODUCTS
@@ -223,10 +224,19 @@ CALLS: dict[str, list[tuple[Any, Make, dict[str, Any]]]] = {
     "hypot": [of(torch.hypot, PAIR)],
     "mse_loss": [of(F.mse_loss, lambda x: {"input": x, "target": x.flip(1)}, reduction="sum")],
     "l1_loss": [of(F.l1_loss, lambda x: {"input": x, "target": x.flip(1)}, reduction="mean")],
+    "cross_entropy": [
+        of(F.cross_entropy, lambda x: {"input": x, "target": torch.tensor([1, 4])}, reduction="sum"),
+        of(F.cross_entropy, lambda x: {"input": x, "target": x.flip(1).softmax(1)}),
+    ],
+    "binary_cross_entropy_with_logits": [of(F.binary_cross_entropy_with_logits, lambda x: {
+        "input": x, "target": x.flip(1).sigmoid(), "weight": constant(6)}, reduction="sum")],
+    "ldexp": [of(torch.ldexp, PAIR)],
+    "prelu": [of(torch.prelu, lambda x: {"input": channels(x), "weight": x[0, :2] * 1.0})],
     "group_norm": [
-        of(function, lambda x: {"input": channels(x), "num_groups": 2, "weight": constant(2),
-                                "bias": constant(2), "eps": 0.1})
+        of(function, lambda x, w=weigh: {"input": channels(x), "num_groups": 2, "weight": w(x),
+                                         "bias": constant(2), "eps": 0.1})
         for function in (F.group_norm, torch.group_norm)
+        for weigh in (lambda _: constant(2), lambda x: x[0, :2] * 1.0)
     ],
     "instance_norm": [
         of(F.instance_norm, lambda x: {
@@ -249,9 +259,10 @@ CALLS: dict[str, list[tuple[Any, Make, dict[str, Any]]]] = {
             "momentum": 0.2, "eps": 0.1, "cudnn_enabled": False}),
     ],
     "layer_norm": [
-        of(function, lambda x: {"input": x, "normalized_shape": (6,), "weight": constant(6),
-                                "bias": constant(6), "eps": 0.1})
+        of(function, lambda x, w=weigh: {"input": x, "normalized_shape": (6,), "weight": w(x),
+                                         "bias": w(x).flip(0), "eps": 0.1})
         for function in (F.layer_norm, torch.layer_norm)
+        for weigh in (lambda _: constant(6), lambda x: x[0])
     ],
     "rms_norm": [
         of(function, lambda x: {
@@ -447,7 +458,7 @@ def test_every_form_of_a_call_is_one_operation(name: str) -> None:
 def test_every_operation_that_is_taken_apart_has_a_call_here() -> None:
     named = set(DECOMPOSITIONS) | set(OF_SEVERAL) | set(NOT_LINEAR_IN) | set(WRITERS)
     named |= BIASED | PRODUCTS | MAX_POOLS
-    named |= {"softmax", "logsumexp", "layer_norm", "rms_norm"}
+    named |= {"softmax", "logsumexp", *OF_WEIGHTS}
     assert named == set(CALLS)
 
 

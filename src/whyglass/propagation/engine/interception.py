@@ -35,6 +35,7 @@ from whyglass.propagation.engine.decompositions.table import (
     DECOMPOSITIONS,
     NOT_LINEAR_IN,
     OF_SEVERAL,
+    OF_WEIGHTS,
 )
 from whyglass.propagation.engine.functions import Function, caller, described, out_of_place
 from whyglass.propagation.engine.operations import (
@@ -292,9 +293,11 @@ class Propagation(TorchFunctionMode):
             self.last = op
             if op in FOURIER or any(leaves[position].is_complex() for position in operands):
                 return self._apply_on_pairs(op, function, leaves, form, operands)
-        if len(operands) > 1 and op in OF_SEVERAL and self._decomposes(op):
+        several = OF_SEVERAL.get(op) if len(operands) > 1 else None
+        several = OF_WEIGHTS.get(op) if operands != (0,) and several is None else several
+        if several is not None and self._table.decompose:
             args, kwargs = unpacked(leaves, form)
-            result = self._decomposed(op, OF_SEVERAL[op], function, tuple(args), kwargs, leaves)
+            result = self._decomposed(op, several, function, tuple(args), kwargs, leaves)
             if result is not NotImplemented:
                 return result
         try:

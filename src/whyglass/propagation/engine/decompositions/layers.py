@@ -16,6 +16,12 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:
     return a * torch.sigmoid(b)
 
 
+def parametric_relu(input: Tensor, weight: Tensor) -> Tensor:
+    """relu(x) - w relu(-x), a slope a channel."""
+    slope = weight.reshape(-1, *[1] * max(input.dim() - 2, 0)) if weight.numel() > 1 else weight
+    return torch.relu(input) - slope * torch.relu(-input)
+
+
 def rows_of(input: Tensor) -> Iterator[Tensor]:
     """What a loop over a tensor gets."""
     return iter(torch.unbind(input))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from whyglass.core.errors import Unsupported
 
 def axes_of(x: Tensor, dim: int | Sequence[int] | None) -> tuple[int, ...]:
     """The axes that `dim` means, counted from the front; all of them for None."""
-    if dim is None or dim == ():
+    if dim is None or dim == () or not x.dim():
         return tuple(range(x.dim()))
     return tuple(d % x.dim() for d in ((dim,) if isinstance(dim, int) else dim))
 
@@ -59,6 +59,34 @@ def instance_norm(
     if use_input_stats or running_mean is None or running_var is None:
         return _affine(_standardise(input, tuple(range(2, input.dim())), eps), weight, bias)
     return F.batch_norm(input, running_mean, running_var, weight, bias, False, 0.0, eps)
+
+
+def with_tracked_weights(name: str) -> Callable[..., Tensor]:
+    """A norm without weights, times the weight, plus the bias."""
+    norm = getattr(F, name)
+
+    def run(
+        input: Tensor,
+        *,
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+        cudnn_enabled: bool = True,
+        cudnn_enable: bool = True,
+        **settings: Any,
+    ) -> Tensor:
+        if name == "batch_norm":
+            statistics = settings.pop("running_mean"), settings.pop("running_var")
+            settings.pop("training", None)
+            return _affine(norm(input, *statistics, **settings), weight, bias)
+        if name == "instance_norm":
+            return _affine(norm(input, **settings), weight, bias)
+        if name == "group_norm":
+            return _affine(norm(input, settings.pop("num_groups"), **settings), weight, bias)
+        result = norm(input, settings.pop("normalized_shape"), **settings)
+        result = result if weight is None else result * weight
+        return result if bias is None else result + bias
+
+    return run
 
 
 def variance(

@@ -75,6 +75,11 @@ def correlation(input: Tensor) -> Tensor:
     return shared / size / size.unsqueeze(1)
 
 
+def times_power_of_two(input: Tensor, other: Tensor) -> Tensor:
+    """X 2^y."""
+    return input * torch.exp2(other)
+
+
 def x_log_y(input: Any, other: Tensor) -> Tensor:
     """X log y, which is zero where x is."""
     zero = torch.as_tensor(input == 0)
@@ -206,19 +211,3 @@ def with_bias(name: str) -> Any:
         return result + bias.reshape(-1, *[1] * axes)
 
     return run
-
-
-def mean_squared_error(input: Tensor, target: Tensor, reduction: str = "mean", **_: Any) -> Tensor:
-    """The mean of (x - t)^2."""
-    return _reduced(torch.square(input - target), reduction)
-
-
-def mean_absolute_error(input: Tensor, target: Tensor, reduction: str = "mean", **_: Any) -> Tensor:
-    """The mean of |x - t|."""
-    return _reduced((input - target).abs(), reduction)
-
-
-def _reduced(losses: Tensor, reduction: str) -> Tensor:
-    if reduction == "none":
-        return losses
-    return losses.mean() if reduction == "mean" else losses.sum()

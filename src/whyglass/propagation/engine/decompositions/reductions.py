@@ -47,6 +47,8 @@ def logaddexp2(input: Tensor, other: Tensor) -> Tensor:
 
 def highest(input: Tensor, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
     """max x, as one pooling window over the axes."""
+    if not input.dim():
+        return input * 1
     axes = axes_of(input, dim)
     others = [axis for axis in range(input.dim()) if axis not in axes]
     sizes = [input.shape[axis] for axis in others]
@@ -157,12 +159,15 @@ def median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
     """The entry in the middle, the lower of two."""
     if dim is None:
         return _ranked(input.flatten(), (input.numel() - 1) // 2, 0, False)[0]
-    middle = _ranked(input, (input.shape[dim] - 1) // 2, dim, keepdim)
-    return torch.return_types.median(middle)
+    count = input.shape[dim] if input.dim() else 1
+    return torch.return_types.median(_ranked(input, (count - 1) // 2, dim, keepdim))
 
 
 def _ranked(input: Tensor, rank: int, dim: int, keepdim: bool) -> tuple[Tensor, Tensor]:
-    index = torch.argsort(input, dim=dim, stable=True).narrow(dim, rank, 1)
+    order = torch.argsort(input, dim=dim, stable=True)
+    if not input.dim():
+        return input * 1, order
+    index = order.narrow(dim, rank, 1)
     entry = input.gather(dim, index)
     return (entry, index) if keepdim else (entry.squeeze(dim), index.squeeze(dim))
 
@@ -179,13 +184,14 @@ def quantile(
     if interpolation != "linear" or (isinstance(q, Tensor) and q.dim()):
         return NotImplemented
     shape = [1] * input.dim() if keepdim else []
-    input, axis = (input.flatten(), 0) if dim is None else (input, dim)
+    whole = dim is None or not input.dim()
+    input, axis = (input.flatten(), 0) if whole else (input, dim or 0)
     position = float(q) * (input.shape[axis] - 1)
     low = math.floor(position)
     ordered = sort(input, axis).values
     ends = [ordered.narrow(axis, min(rank, input.shape[axis] - 1), 1) for rank in (low, low + 1)]
     middle = ends[0] * (1 - position + low) + ends[1] * (position - low)
-    if dim is None:
+    if whole:
         return middle.reshape(shape)
     return middle if keepdim else middle.squeeze(axis)
 

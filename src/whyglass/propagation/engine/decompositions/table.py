@@ -12,6 +12,7 @@ from whyglass.propagation.engine import complex_numbers
 from whyglass.propagation.engine.decompositions import (
     attention,
     layers,
+    losses,
     norms,
     products,
     reductions,
@@ -68,8 +69,10 @@ DECOMPOSITIONS: dict[str, Callable[..., Any]] = {
     "cov": products.covariance,
     "corrcoef": products.correlation,
     "hypot": products.hypotenuse,
-    "mse_loss": products.mean_squared_error,
-    "l1_loss": products.mean_absolute_error,
+    "mse_loss": losses.mean_squared_error,
+    "l1_loss": losses.mean_absolute_error,
+    "cross_entropy": losses.cross_entropy,
+    "binary_cross_entropy_with_logits": losses.cross_entropy_of_logits,
     "group_norm": norms.group_norm,
     "instance_norm": norms.instance_norm,
     "local_response_norm": norms.local_response_norm,
@@ -108,6 +111,8 @@ OF_SEVERAL: dict[str, Callable[..., Any]] = {
     "remainder": products.remainder,
     "fmod": products.fractional_remainder,
     "copysign": products.with_sign_of,
+    "ldexp": products.times_power_of_two,
+    "prelu": layers.parametric_relu,
     "clamp": reductions.clamp,
     "clamp_min": reductions.clamp,
     "clamp_max": reductions.clamp,
@@ -115,6 +120,12 @@ OF_SEVERAL: dict[str, Callable[..., Any]] = {
         name: products.with_bias(name)
         for name in ("linear", *(f"conv{k}{d}d" for k in ("", "_transpose") for d in (1, 2, 3)))
     },
+}
+
+# For operations whose rules know one operand, the first: where a weight descends from the input, too.
+OF_WEIGHTS: dict[str, Callable[..., Any]] = {
+    name: norms.with_tracked_weights(name)
+    for name in ("layer_norm", "rms_norm", "group_norm", "instance_norm", "batch_norm")
 }
 
 # An operand in which the operation is no linear map, though it is one in the others.
