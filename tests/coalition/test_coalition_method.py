@@ -15,10 +15,12 @@ from whyglass import (
     QII,
     Background,
     BadInput,
+    Conditional,
     DeepSHAP,
     ExactShapley,
     ExpectedGradients,
     FeaturePermutation,
+    Gaussian,
     KernelSHAP,
     LinearSHAP,
     LowOrderSHAP,
@@ -151,6 +153,13 @@ class TestMissing:
         data = torch.tensor([[math.nan, 0.0], [0.0, math.nan], [2.0, 2.0]])
         result = method(model, torch.tensor([[1.0, math.nan]]), baseline=Background(data))
         assert result.values[0].tolist() == pytest.approx([2 / 3, -4 / 3], abs=1e-5)
+
+    @pytest.mark.parametrize("baseline", [Conditional(draw(9, 0)), Gaussian(draw(9, 0))], ids=repr)
+    def test_where_inputs_are_compared_with_data(self, baseline: Any) -> None:
+        x = draw(2, 1)
+        x[1, 3] = math.nan
+        with pytest.raises(BadInput, match=r"NaN.*Background"):
+            ExactShapley()(lambda z: z.nan_to_num(0.0).sum(1), x, baseline=baseline)
 
     def test_a_score_that_is_not_finite_names_the_coalition(self) -> None:
         def model(z: Tensor) -> Tensor:

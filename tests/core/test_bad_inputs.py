@@ -100,18 +100,14 @@ class TestNotFinite:
         model = Counting(ZOO["gap-cnn"].make())
         images = ZOO["gap-cnn"].inputs()
         images[1, 2, 3, 4] = value
-        if "gradients" not in METHODS[name].needs and value != value:
+        if METHODS[name].takes_missing and value != value:
             pytest.skip("a model may take missing values itself")
         with refused("inputs", "NaN or infinity", "1 of 576", "nan_to_num", before=model):
             METHODS[name]()(model, images)
 
-    @pytest.mark.parametrize(
-        "name", [name for name in METHODS if "gradients" not in METHODS[name].needs]
-    )
+    @pytest.mark.parametrize("name", [name for name in METHODS if METHODS[name].takes_missing])
     def test_missing_values_that_the_model_does_not_take(self, name: str) -> None:
         model, given = mlp(), spoiled(nan)
-        if METHODS[name].needs or name in {"dasp", "rise"}:
-            pytest.skip("not for a table of any callable")
         baseline = {"baseline": Background(x(4))} if name in {"qii", "feature-permutation"} else {}
         with refused("inputs", "NaN", "1 of 15", "not finite", "coalitions"):
             METHODS[name]()(model, given, target=0, **baseline)

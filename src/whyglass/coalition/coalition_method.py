@@ -73,6 +73,7 @@ class CoalitionMethod(Method):
 
     family: ClassVar[str] = "coalition"
     needs: ClassVar[tuple[Need, ...]] = ()
+    takes_missing: ClassVar[bool] = True
     axioms: ClassVar[tuple[Axiom, ...]] = SHAPLEY_AXIOMS
     baseline_is: ClassVar[BaselineIs] = "either"
     # Whether values are meant to add up to the change of score, so that it is checked.

@@ -244,11 +244,11 @@ def resolve(baseline: Baseline, scorer: Scorer, integers: Collection[int] = ()) 
         make = cast("Callable[[Any], Any]", baseline)
         baseline = make(scorer.structure.pack(points))
     if baseline is None or isinstance(baseline, int | float):
-        missing = not scorer.needs_gradients and math.isnan(baseline or 0.0)
+        missing = scorer.takes_missing and math.isnan(baseline or 0.0)
         if isinstance(baseline, bool) or not (missing or math.isfinite(baseline or 0.0)):
             raise BadInput(
-                f"baseline {baseline!r} must be a finite number; for the methods without gradients "
-                "it may be NaN"
+                f"baseline {baseline!r} must be a finite number; it may be NaN for the methods of "
+                "coalitions (permutation-shapley, say) and occlusion"
             )
         if baseline and scorer.embeds_tokens:
             raise BadInput(
@@ -343,11 +343,11 @@ def _leaves(baseline: object, scorer: Scorer) -> Leaves:
             raise BadInput(
                 f"baseline is on {leaf.device} and the inputs on {scorer.inputs[0].device}"
             )
-        if scorer.needs_gradients or bool(leaf.isinf().any()):
+        if not scorer.takes_missing or bool(leaf.isinf().any()):
             require_finite(
                 leaf,
                 "baseline",
-                "where no gradient is defined: only the methods without gradients take NaN",
+                "and only the methods of coalitions (permutation-shapley, say) and occlusion take NaN",
             )
     return leaves
 

@@ -71,8 +71,6 @@ def check_call(
     if isinstance(model, nn.Module):
         _refuse_misfit(model, leaves, structure)
         _refuse_modules(model, gradient)
-    if gradient or any(bool(leaf.isinf().any()) for leaf in leaves):
-        require_finite_inputs(leaves, structure, "where no explanation is defined")
 
 
 def require_finite_inputs(leaves: Leaves, structure: Structure, why: str) -> None:

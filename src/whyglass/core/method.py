@@ -66,6 +66,8 @@ class Method(ABC):
     data: ClassVar[tuple[str, ...]] = ("images", "text", "tables")
     baseline_is: ClassVar[BaselineIs] = "unused"
     levels: ClassVar[bool] = False
+    # Whether the model alone decides what NaN in its inputs means.
+    takes_missing: ClassVar[bool] = False
 
     @abstractmethod
     def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
@@ -137,6 +139,7 @@ class Method(ABC):
                 class_names=legend.class_names,
                 batch_size=batch_size,
                 gradient="gradients" in self.needs,
+                takes_missing=self.takes_missing,
                 find_embedding=self._differentiates_inputs(),
                 embeds_ids="attention" in self.needs,
                 progress=bar,

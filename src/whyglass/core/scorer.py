@@ -97,6 +97,7 @@ class Scorer:
         class_names: Sequence[str] | None = None,
         batch_size: int | str = "auto",
         gradient: bool = True,
+        takes_missing: bool = False,
         find_embedding: bool = False,
         embeds_ids: bool = False,
         progress: Progress | None = None,
@@ -109,6 +110,11 @@ class Scorer:
         at = embedding if at is None else at
         at_input = at is None and not embeds_ids
         guards.check_call(as_model(model), self.inputs, self.input_structure, gradient, at_input)
+        self.takes_missing = takes_missing
+        if not takes_missing or any(bool(leaf.isinf().any()) for leaf in self.inputs):
+            guards.require_finite_inputs(
+                self.inputs, self.input_structure, "which this method cannot work with"
+            )
         self._called = CalledModel(model, self.input_structure, output, gradient)
         self.rows = len(self.inputs[0])
         self.layer: Capture | None = (

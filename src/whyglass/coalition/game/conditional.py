@@ -181,6 +181,11 @@ def table_of(
         raise BadInput(f"{name} data must be a tensor of shape (N, {point.shape[1]})")
     if len(data) < 2 or not math.isfinite(float(data.sum())):
         raise BadInput(f"{name} data must hold two rows or more, all finite")
+    if bool(point.isnan().any()):
+        raise BadInput(
+            f"{name} compares the inputs with data, and inputs hold NaN: take Background(data), which "
+            "may hold NaN, too"
+        )
     if isinstance(baseline, Gaussian):
         return Regressed(groups, point, data.to(point))
     positive_integer("Conditional neighbours", baseline.neighbours)

@@ -46,6 +46,7 @@ class Occlusion(Method):
     stride: Sizes = None
 
     name: ClassVar[str] = "occlusion"
+    takes_missing: ClassVar[bool] = True
     shows: ClassVar[str] = "How far the score falls when a patch is hidden."
     family: ClassVar[str] = "coalition"
     cost: ClassVar[str] = "one evaluation a window"

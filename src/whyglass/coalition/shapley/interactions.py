@@ -91,6 +91,7 @@ def interactions(
             at=at,
             batch_size=batch_size,
             gradient=False,
+            takes_missing=True,
             progress=bar,
         )
         here = None if scorer.layer is None else scorer.at_inputs(False)

@@ -43,6 +43,7 @@ class MaxSHAP(CoalitionMethod):
     name: ClassVar[str] = "max-shap"
     shows: ClassVar[str] = "What each feature adds to a maximum; the parts sum to it."
     cost: ClassVar[str] = "one evaluation a player"
+    takes_missing: ClassVar[bool] = False
     axioms: ClassVar[tuple[Axiom, ...]] = ()
     paper: ClassVar[Paper] = Paper(
         "Scott M. Lundberg and Su-In Lee",

@@ -18,7 +18,6 @@ from whyglass.coalition.shapley.exact_shapley import shapley
 from whyglass.coalition.shapley.retrained import Retrained
 from whyglass.core.baseline import Baseline
 from whyglass.core.errors import BadInput
-from whyglass.core.guards import require_finite_inputs
 from whyglass.core.method import Axiom, BaselineIs, Need
 from whyglass.core.paper import Paper
 from whyglass.core.scorer import Scorer
@@ -63,6 +62,7 @@ class ShapleyRegression(CoalitionMethod):
         "columns; the parts sum to it."
     )
     cost: ClassVar[str] = "2^n fits"
+    takes_missing: ClassVar[bool] = False
     axioms: ClassVar[tuple[Axiom, ...]] = ("completeness",)
     needs: ClassVar[tuple[Need, ...]] = ("retraining",)
     data: ClassVar[tuple[str, ...]] = ("tables",)
@@ -90,7 +90,6 @@ class ShapleyRegression(CoalitionMethod):
             )
         if not point.is_floating_point():
             raise BadInput(f"inputs are {point.dtype}: give floats, inputs.double()")
-        require_finite_inputs(points, scorer.structure, "and no estimator is fitted to that")
         return Replace(groups, points, (torch.full_like(point, torch.nan),), False, None)
 
     def ready(self, groups: FeatureGroups, absent: Masker) -> None:
