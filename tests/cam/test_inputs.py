@@ -111,9 +111,16 @@ def test_time_may_come_first(kind: type[Method]) -> None:
     body, head = Body(1), _random(8, 3)
     signals = _random(3, 2, 14)
     expected = kind()(lambda x: body(x) @ head, signals, target=1).values
-    values = kind()(lambda x: body(x.transpose(1, 2)) @ head, signals.mT, target=1).values
     assert isinstance(expected, Tensor)
-    torch.testing.assert_close(values, expected.mT)
+    spellings: list[Any] = [
+        lambda x: x.transpose(1, 2),
+        lambda x: x.permute(0, 2, 1),
+        lambda x: x.mT,
+        lambda x: torch.einsum("btf->bft", x),
+    ]
+    for swapped in spellings:
+        values = kind()(lambda x, s=swapped: body(s(x)) @ head, signals.mT, target=1).values
+        torch.testing.assert_close(values, expected.mT)
 
 
 @pytest.mark.parametrize("kind", MAPS)

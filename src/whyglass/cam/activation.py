@@ -33,7 +33,7 @@ TOKEN_OPERATIONS = frozenset("layer_norm rms_norm add iadd batch_norm group_norm
 ADDITIVE = frozenset("add sub cat concat concatenate stack hstack".split())
 LINEAR = ADDITIVE | frozenset("linear addmm matmul mm conv1d conv2d conv3d mean mul sum".split())
 CHANNELS_LAST = frozenset("linear layer_norm rms_norm embedding".split())
-SWAPPING = frozenset("transpose permute swapaxes swapdims movedim moveaxis mT".split())
+SWAPPING = frozenset("transpose permute swapaxes swapdims movedim moveaxis T mT".split())
 MAX_TOKEN_CANDIDATES = 16
 
 
@@ -142,7 +142,7 @@ class _Recorder(TorchFunctionMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        op = str(getattr(func, "__name__", func)).strip("_")
+        op = _name_of(func)
         if not isinstance(result, Tensor) or not result.requires_grad:
             return result
         operands = _tensors(args)
@@ -224,6 +224,12 @@ def _nodes_behind(tensor: Tensor | None) -> set[Any]:
             seen.add(node)
             ahead += [before for before, _ in node.next_functions]
     return seen
+
+
+def _name_of(func: Any) -> str:
+    """The operation's name, of a property such as `mT` its attribute."""
+    name = str(getattr(func, "__name__", func))
+    return getattr(func.__self__, "__name__", name) if name == "__get__" else name.strip("_")
 
 
 def _tensors(args: Any) -> list[Tensor]:

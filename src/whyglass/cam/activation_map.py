@@ -90,7 +90,7 @@ class ActivationMap(Method):
             last = isinstance(layer, Submodule) and channels_last(scorer.model, layer.module)
             possible = choose_inputs(dims, False) or choose_inputs(dims, True)
         tensor = here.points[chosen]
-        over = self._over(scorer, possible, tensor, layer.name, last != swapped)
+        over = self._over(scorer, possible, tensor, layer.name, last, swapped)
         gradients = here.gradients[chosen]
         activations = over.to_channels_first(tensor, grid, last, layer.name).to(gradients.dtype)
         parts = gradients.unbind(-1) if scorer.many else (gradients,)
@@ -115,9 +115,15 @@ class ActivationMap(Method):
         return []
 
     def _over(
-        self, scorer: Scorer, possible: set[int], tensor: Tensor, layer: str, last: bool
+        self,
+        scorer: Scorer,
+        possible: set[int],
+        tensor: Tensor,
+        layer: str,
+        last: bool,
+        swapped: bool,
     ) -> MappedInput:
-        """The one input that a layer is a map of; sequences have their channels `last`."""
+        """The one input that a layer is a map of, with its channels `last`, or `swapped` before it."""
         labels = [scorer.input_structure.label(index) for index in sorted(possible)]
         if not labels:
             raise BadInput(
@@ -139,7 +145,19 @@ class ActivationMap(Method):
             return MappedInput(index, leaf, 1 if leaf.dim() > 3 else 0)
         if tensor.dim() > 3:
             return MappedInput(index, leaf, 0)
-        return MappedInput(index, leaf, -1 if last else 1)
+        return MappedInput(
+            index, leaf, _channel_axis(leaf, tensor.shape[1 if last else 2], last != swapped)
+        )
+
+
+def _channel_axis(leaf: Tensor, length: int, last: bool) -> int:
+    """Channels of an input (B, C, L) or (B, T, F): on the axis that is too short for the map.
+
+    Where both axes are long enough, it is `last` that tells.
+    """
+    if (leaf.shape[1] >= length) != (leaf.shape[2] >= length):
+        return -1 if leaf.shape[1] >= length else 1
+    return -1 if last else 1
 
 
 def channel_weights(gradients: Tensor) -> Tensor:
