@@ -38,6 +38,7 @@ from whyglass.propagation.engine.linear_operations import (
 from whyglass.propagation.engine.operations import MAX_POOLS
 from whyglass.propagation.lrp.backward import Redistribute, StartFromScore
 from whyglass.propagation.lrp.composites import SUMS, Composite
+from whyglass.propagation.lrp.constants import constant_entries
 from whyglass.propagation.lrp.normalisation import NORMS
 from whyglass.propagation.lrp.products import (
     NORMALISERS,
@@ -48,23 +49,11 @@ from whyglass.propagation.lrp.products import (
 )
 from whyglass.propagation.lrp.redistribution import FirstOrder, Passage, Redistribution
 from whyglass.propagation.lrp.rules import Gamma, Rule
+from whyglass.propagation.lrp.sums import AVERAGES, factor_in_sum
 
-# Put numbers of several origins into one tensor, among them constants of the network.
-CONCATENATING = frozenset(
-    "cat concat concatenate stack hstack vstack dstack column_stack row_stack block_diag".split()
-)
-JOINING = CONCATENATING | frozenset(
-    "where masked_fill pad constant_pad_nd scatter index_copy index_fill masked_scatter "
-    "setitem with_part slice_scatter select_scatter diagonal_scatter pad_sequence".split()
-)
-CONSTANTS = "constants of the network"
 Bias = Literal["ignore", "share"]
 
-# Sums with weights that are not negative, for which a rule for sums is meant.
-AVERAGES = frozenset(
-    "mean sum nansum cumsum trace sum_to_size fold col2im avg_pool1d avg_pool2d avg_pool3d "
-    "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d".split()
-)
+CONSTANTS = "constants of the network"
 
 
 class Relevance(Propagation):
@@ -121,8 +110,7 @@ class Relevance(Propagation):
 
     def after_call(self, call: Call, result: Any) -> None:
         """Note the depth of each tensor, and whether it is a gate."""
-        if call.op in JOINING:
-            self._watch_constants(call, result)
+        self._watch_constants(call, result)
         operands = [id(call.leaves[place]) for place in call.operands]
         depth = max((self._depth.get(operand, 0) for operand in operands), default=0)
         results = leaves_of(result)
@@ -165,18 +153,9 @@ class Relevance(Propagation):
 
     def _watch_constants(self, call: Call, result: Any) -> None:
         """Add up the relevance of entries that are no operand's, such as a class token's."""
-        tensors = [leaf for leaf in call.leaves if isinstance(leaf, Tensor)]
-        if not isinstance(result, Tensor) or not result.requires_grad:
+        constant = constant_entries(call, result)
+        if constant is None:
             return
-        if call.op in CONCATENATING and len(tensors) == len(call.operands):
-            return
-        with torch.no_grad():
-            operands = {place: call.leaves[place] for place in call.operands}
-            zeros = call.run({place: torch.zeros_like(leaf) for place, leaf in operands.items()})
-            ones = call.run({place: torch.ones_like(leaf) for place, leaf in operands.items()})
-            constant = zeros == ones
-            if not constant.any():
-                return
 
         def add(relevance: Tensor) -> None:
             lost = float(relevance[constant].sum())
@@ -252,7 +231,7 @@ class Relevance(Propagation):
 
     def _sum(self, call: Call) -> Any:
         """A sum, in shares by the composite's rule for sums; one operand may be subtracted."""
-        signs = tuple(-1 if _factor(call, place) < 0 else 1 for place in call.operands)
+        signs = tuple(-1 if factor_in_sum(call, place) < 0 else 1 for place in call.operands)
         return self._by_terms(call, call.operands, signs=signs)
 
     def _sum_or_shift(self, call: Call) -> Any:
@@ -260,7 +239,7 @@ class Relevance(Propagation):
         place, *others = call.operands
         if others:
             return self._sum(call)
-        factor = _factor(call, place)
+        factor = factor_in_sum(call, place)
         shape = torch.broadcast_shapes(
             *(leaf.shape for leaf in call.leaves if isinstance(leaf, Tensor))
         )
@@ -319,12 +298,3 @@ class Relevance(Propagation):
         if before in self.operations:
             self.operations.remove(before)
         return self._redistribute(joined)
-
-
-def _factor(call: Call, place: int) -> float:
-    """The factor with which a sum takes the operand in this place."""
-    second = {"rsub": 0, "index_add": 3}.get(call.op, 1)
-    if place != second:
-        return 1
-    alpha: float = call.arguments()[1].get("alpha", 1)
-    return -alpha if call.op in {"sub", "subtract", "rsub"} else alpha
