@@ -52,10 +52,11 @@ class _Normed(torch.autograd.Function):
         g = multipliers[0] if ends.weight is None else multipliers[0] * ends.weight
         g = g.reshape(ends.normalised.shape)
         pull = (g * ends.normalised).sum(-1, keepdim=True).div_(ends.deviation)
-        m = torch.addcmul(g * 2, pull, ends.centred, value=-1).div_(ends.deviation)
+        own, joint = (g * 2).div_(ends.deviation), (pull * ends.centred).div_(ends.deviation)
+        m = own - joint
         if ends.centring:
             m = m.sub_(m.mean(-1, keepdim=True))
-        ctx.note(m.abs().sum(-1, keepdim=True) * ends.largest)
+        ctx.note((own.abs_() + joint.abs_()).sum(-1, keepdim=True) * ends.largest)
         return m.reshape(multipliers[0].shape), None, None, None
 
 

@@ -31,7 +31,7 @@ class Rounding:
         self.eps = max(self.eps, torch.finfo(dtype).eps)
 
     def operation(self, dtype: torch.dtype) -> Callable[[Tensor], None]:
-        """Where an operation notes the sizes |m| |x - x'| of what cancels, for each target."""
+        """Where an operation notes, for each target, the sizes of terms of m (x - x') that cancel."""
         self.meet(dtype)
         place = len(self._sizes)
         self._sizes.append(torch.zeros(self._rows, dtype=torch.float64))

@@ -45,13 +45,13 @@ class _Shifted(torch.autograd.Function):
     def backward(ctx: Any, *multipliers: Tensor) -> tuple[Tensor | None, ...]:
         weights, slopes, largest = ctx.saved_tensors
         if slopes is None:
-            m = multipliers[0] * weights
+            terms = m = multipliers[0] * weights
         else:
-            of_logs = multipliers[0] * slopes
-            m = torch.addcmul(of_logs, weights, of_logs.sum(ctx.axes, keepdim=True), value=-1)
+            terms = multipliers[0] * slopes
+            m = torch.addcmul(terms, weights, terms.sum(ctx.axes, keepdim=True), value=-1)
             # Where one probability is nearly 1, m is small and its sum is not, beside it, until now.
             m = m.addcmul_(weights, m.sum(ctx.axes, keepdim=True), value=-1)
-        ctx.note(m.abs().sum(ctx.axes, keepdim=True) * largest)
+        ctx.note(terms.abs().sum(ctx.axes, keepdim=True) * largest)
         return m, None, None, None, None, None, None
 
 
