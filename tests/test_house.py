@@ -1,5 +1,6 @@
 """What the pages say is true: their code runs, their commands exist, their lists are whole."""
 
+import ast
 import contextlib
 import doctest
 import io
@@ -106,6 +107,19 @@ def test_every_public_name_is_in_the_reference():
         )
         == []
     )
+
+
+def test_every_check_has_a_section_that_says_what_it_means():
+    calls = [
+        node
+        for file in (ROOT / "src").rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Check" and node.args
+    ]
+    checks = {call.args[0].value for call in calls}
+    page = (ROOT / "docs/explanation/what-the-checks-mean.md").read_text(encoding="utf-8")
+    assert len(checks) > 10
+    assert checks <= set(re.findall(r"^## (.*)$", page, re.MULTILINE))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
