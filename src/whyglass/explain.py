@@ -11,12 +11,12 @@ from whyglass.coalition.shapley.permutation_shapley import PermutationShapley
 from whyglass.core.baseline import Baseline
 from whyglass.core.errors import BadInput
 from whyglass.core.explanation import Explanation
-from whyglass.core.guards import Selector
 from whyglass.core.inputs import Inputs
 from whyglass.core.layer import At
 from whyglass.core.legend import Legend
 from whyglass.core.method import Method
 from whyglass.core.numpy_model import BlackBox, as_model
+from whyglass.core.output import Selector
 from whyglass.core.target import Target
 from whyglass.gradient.integrated_gradients import IntegratedGradients
 

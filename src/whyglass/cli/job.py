@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from whyglass.catalogue import make_method, method_and_settings
-from whyglass.core import guards
 from whyglass.core.baseline import Background, Baseline
 from whyglass.core.errors import BadInput, MissingExtra
 from whyglass.core.explanation import Explanation
 from whyglass.core.legend import Legend
 from whyglass.core.method import Method
+from whyglass.core.output import select
 from whyglass.core.target import Contrast, LogOdds, Probability, Single
 from whyglass.data.image import class_names, read, stack
 from whyglass.data.loading import Loaded, load
@@ -53,7 +53,7 @@ class Job:
     def predict(self, image: Tensor) -> list[Prediction]:
         """The five most probable classes, where the output is one score a class."""
         with torch.no_grad():
-            output = guards.select(self.loaded.model(image[None].clone()), self.output)
+            output = select(self.loaded.model(image[None].clone()), self.output)
         if output.dim() != 2 or output.shape[1] < 2:
             return []
         top = output[0].float().softmax(0).topk(min(5, output.shape[1]))

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from whyglass.core import guards
 from whyglass.core.errors import BadInput
 from whyglass.core.inputs import Leaves, Structure
 from whyglass.core.layer import Layer
-from whyglass.core.numpy_model import BlackBox, NumpyModel, as_model
+from whyglass.core.numpy_model import BlackBox, NumpyModel, as_model, no_gradients
+from whyglass.core.output import Selector, WrongOutput, check_output, default_note, select
 from whyglass.core.submodule import Submodule
 
 # What models and functions raise on inputs of another shape or type than theirs.
@@ -30,7 +30,7 @@ class CalledModel:
         self,
         model: Callable[..., Any],
         structure: Structure,
-        selector: guards.Selector,
+        selector: Selector,
         gradient: bool,
     ) -> None:
         self.function = as_model(model)
@@ -59,10 +59,10 @@ class CalledModel:
 
     def tensor(self, output: Any, rows: int, gradient: bool, *, note: bool = False) -> Tensor:
         """The part of an output that is scored, which has `rows` rows."""
-        tensor = guards.select(output, self._selector, self._gradient)
-        guards.check_output(tensor, rows, gradient)
+        tensor = select(output, self._selector, self._gradient)
+        check_output(tensor, rows, gradient)
         if note and self._selector is None:
-            self.note(guards.default_note(output))
+            self.note(default_note(output))
         return tensor
 
     def recover(self, error: Exception, inputs: Leaves) -> int:
@@ -70,11 +70,11 @@ class CalledModel:
 
         Returns the number of model evaluations that finding out took.
         """
-        if isinstance(error, BadInput) and not isinstance(error, guards.WrongOutput):
+        if isinstance(error, BadInput) and not isinstance(error, WrongOutput):
             raise error
         if self._takes_arrays(inputs):
             if self._gradient:
-                raise guards.no_gradients("a function of numpy arrays") from error
+                raise no_gradients("a function of numpy arrays") from error
             self.function = NumpyModel(self.function)
             self.note("the model takes numpy arrays, so it was explained as a NumpyModel")
             return 1

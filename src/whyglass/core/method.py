@@ -15,10 +15,10 @@ from whyglass.core.baseline import Baseline
 from whyglass.core.checks import Check
 from whyglass.core.errors import BadInput
 from whyglass.core.explanation import Explanation
-from whyglass.core.guards import Selector
 from whyglass.core.inputs import Inputs, Leaves, Structure
 from whyglass.core.layer import At
 from whyglass.core.legend import Legend, as_legend
+from whyglass.core.output import Selector
 from whyglass.core.paper import Paper
 from whyglass.core.progress import Progress
 from whyglass.core.scorer import Scorer

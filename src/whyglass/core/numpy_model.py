@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from whyglass.core.errors import BadInput
+from whyglass.core.errors import BadInput, Unsupported
 
 
 class BlackBox(ABC):
@@ -89,3 +89,11 @@ def as_model(model: Any) -> Any:
     if hasattr(estimator, "fit") and hasattr(estimator, "get_params"):
         return NumpyModel(model)
     return model
+
+
+def no_gradients(model: str) -> Unsupported:
+    """The error for a method that needs gradients, which this kind of model has not."""
+    return Unsupported(
+        f"{model} gives scores and no gradients, which this method needs: "
+        'method="permutation-shapley" explains it, and so do kernel-shap, lime and occlusion'
+    )

@@ -31,6 +31,7 @@ from whyglass.core.inputs import (
 )
 from whyglass.core.layer import At
 from whyglass.core.numpy_model import as_model
+from whyglass.core.output import Selector, detached_output
 from whyglass.core.progress import Progress
 from whyglass.core.submodule import Begin, Capture, Submodule
 from whyglass.core.target import ResolvedTarget, Target
@@ -92,7 +93,7 @@ class Scorer:
         inputs: Inputs,
         *,
         target: Target = None,
-        output: guards.Selector = None,
+        output: Selector = None,
         at: At = None,
         class_names: Sequence[str] | None = None,
         batch_size: int | str = "auto",
@@ -372,7 +373,7 @@ class Scorer:
             for k, column in enumerate(columns)
         ]
         if any(all(gradient is None for gradient in per_leaf) for per_leaf in by_target):
-            raise guards.detached_output()
+            raise detached_output()
         gradients: list[Tensor] = []
         position = 0
         for leaf in leaves:

@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from whyglass.core.errors import BadInput
-from whyglass.core.guards import Selector
 from whyglass.core.inputs import flat_sum
+from whyglass.core.output import Selector
 from whyglass.core.scorer import Scorer
 from whyglass.core.target import Several, Target
 

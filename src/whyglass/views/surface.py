@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from whyglass.core.errors import BadInput
-from whyglass.core.guards import Selector
 from whyglass.core.legend import Legend
 from whyglass.core.method import positive_integer
+from whyglass.core.output import Selector
 from whyglass.core.scorer import Scorer
 from whyglass.core.target import Contrast, LogOdds, Probability, Several, Target
 from whyglass.gradient.linearise import Linearised

@@ -17,10 +17,10 @@ from whyglass.coalition.game.maskers import masker
 from whyglass.coalition.game.players import Players, feature_groups
 from whyglass.core.baseline import Baseline
 from whyglass.core.errors import BadInput
-from whyglass.core.guards import Selector
 from whyglass.core.inputs import Inputs, Leaves
 from whyglass.core.layer import At
 from whyglass.core.method import integer, positive_integer
+from whyglass.core.output import Selector
 from whyglass.core.progress import Progress
 from whyglass.core.scorer import Scorer
 from whyglass.core.target import Target

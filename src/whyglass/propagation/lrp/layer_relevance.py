@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from whyglass.core.errors import BadInput
-from whyglass.core.guards import Selector
 from whyglass.core.inputs import Inputs
 from whyglass.core.layer import At
+from whyglass.core.output import Selector
 from whyglass.core.scorer import Scorer
 from whyglass.core.target import Several, Target
 from whyglass.propagation.lrp.composites import Composite
