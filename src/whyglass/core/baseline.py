@@ -203,18 +203,28 @@ Known: TypeAlias = (
 Baseline: TypeAlias = "float | Inputs | Known | Callable[[Any], Any] | None"
 
 
+def _no_leaves(_scorer: Scorer) -> Collection[int]:
+    return ()
+
+
 def both_ends(
-    baseline: Baseline, scorer: Scorer, gradient: bool, prepare: Callable[[Leaves], T]
+    baseline: Baseline,
+    scorer: Scorer,
+    gradient: bool,
+    prepare: Callable[[Leaves], T],
+    integers: Callable[[Scorer], Collection[int]] = _no_leaves,
 ) -> tuple[T, Evaluated]:
     """What `prepare` makes of the baselines, and the scores (and gradients) at the inputs.
 
-    What is wrong with either is refused before the model runs, unless they stand for a layer's
-    output, which only a pass of the model shows.
+    `integers` says which leaves of integers are replaced, too. What is wrong with either is refused
+    before the model runs, unless they stand for a layer's output, which only a pass of the model
+    shows.
     """
     if scorer.layer is None:
-        return prepare(resolve(baseline, scorer)), scorer.at_inputs(gradient)
+        starts = resolve(baseline, scorer, integers(scorer))
+        return prepare(starts), scorer.at_inputs(gradient)
     here = scorer.at_inputs(gradient)
-    return prepare(resolve(baseline, scorer)), here
+    return prepare(resolve(baseline, scorer, integers(scorer))), here
 
 
 def resolve(baseline: Baseline, scorer: Scorer, integers: Collection[int] = ()) -> Leaves:

@@ -195,7 +195,11 @@ def _held_inputs(scorer: Scorer, attribution: Attribution) -> list[str]:
     notes: list[str] = []
     for index, leaf in enumerate(scorer.points):
         players = attribution.players
-        held = not leaf.is_floating_point() if players is None else not (players[index] >= 0).any()
+        if players is None:
+            value = attribution.values[min(index, len(attribution.values) - 1)]
+            held = not (leaf.is_floating_point() or bool(value.any()))
+        else:
+            held = not bool((players[index] >= 0).any())
         if held:
             label = scorer.structure.label(index)
             notes.append(f"{label} is {leaf.dtype}: held fixed, not explained (zeros)")

@@ -10,7 +10,7 @@ import torch
 from skimage.transform import resize
 from torch import Tensor, nn
 
-from whyglass import RISE, BadInput, Several
+from whyglass import RISE, BadInput, Blur, Several
 from whyglass.coalition.local.grid_masks import BINS, GridMasks
 from whyglass.coalition.local.masked_means import FOLDS, RIDGE, controlled
 
@@ -278,3 +278,21 @@ def test_inputs_that_no_mask_fits(inputs: object, settings: dict[str, object], w
 
     with pytest.raises(BadInput, match=words):
         RISE(**settings)(never, inputs)
+
+
+@pytest.mark.parametrize("baseline", [0, Blur(1.0)])
+def test_an_image_of_integers_is_mixed_and_rounded(baseline: object) -> None:
+    x = torch.randint(0, 255, (2, 3, 9, 9), generator=torch.Generator().manual_seed(0))
+    x = x.to(torch.uint8)
+
+    def model(z: Tensor) -> Tensor:
+        assert z.dtype == torch.uint8
+        return z[:, :, :4, :4].double().mean((1, 2, 3))
+
+    found = RISE(samples=200, cells=3)(model, x, baseline=baseline)
+    floats = baseline(x).float() if isinstance(baseline, Blur) else 0.0
+    expected = RISE(samples=200, cells=3)(
+        lambda z: z[:, :, :4, :4].double().mean((1, 2, 3)), x.float(), baseline=floats
+    )
+    torch.testing.assert_close(found.values, expected.values, rtol=0, atol=0.6)
+    assert not found.notes

@@ -115,7 +115,7 @@ def feature_groups(players: Players, scorer: Scorer) -> FeatureGroups:
         players = _superpixels(players)
     asked: Any = players(scorer.structure.pack(points)) if callable(players) else players
     if asked is None or isinstance(asked, int):
-        split = _has_players(points, scorer.structure.names or ())
+        split = has_players(points, scorer.structure.names or ())
         masks = _single_features(points, split) if asked is None else _windows(points, split, asked)
     else:
         masks = tuple(
@@ -138,7 +138,7 @@ def _shape(point: Tensor) -> tuple[int, ...]:
     return (1, *point.shape[2:]) if point.dim() >= 4 else tuple(point.shape[1:])
 
 
-def _has_players(points: Leaves, names: Sequence[str | int]) -> list[bool]:
+def has_players(points: Leaves, names: Sequence[str | int]) -> list[bool]:
     """Which leaves have players by default: the float ones, or where none is the others.
 
     Leaves that describe the tokens in another leaf have none.

@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
+from whyglass.coalition.game.players import has_players
 from whyglass.core.baseline import Baseline, both_ends
 from whyglass.core.checks import not_flat
 from whyglass.core.errors import BadInput
@@ -18,7 +19,9 @@ from whyglass.core.method import Attribution, Axiom, Method, Need, positive_inte
 from whyglass.core.paper import Paper
 from whyglass.core.scorer import Scorer
 
-Sizes = int | tuple[int, ...] | None
+# Of several inputs a tuple or dict has one entry each.
+Sizes: TypeAlias = "int | tuple[Any, ...] | dict[str, Any] | None"
+Windows: TypeAlias = list[tuple[slice, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +31,15 @@ class Occlusion(Method):
     .. math:: R_i = \frac{1}{|W_i|} \sum_{w \in W_i} S(x) - S(x_{w \leftarrow x'}),
         \quad W_i = \{w : i \in w\}
 
-    Windows cover all channels of an image, so its values have one channel, (B, 1, H, W). Units:
-    score. Source: Zeiler & Fergus (2014), section 4.2; leave-one-out is `window=1`.
+    Windows cover all channels of an image, so its values have one channel, (B, 1, H, W). Where no input
+    is of floats, those of integers are hidden, which takes a baseline of integers: 0 for a black
+    pixel, the id of the mask token. An input (B,) is one feature. Units: score. Source: Zeiler & Fergus
+    (2014), section 4.2; leave-one-out is `window=1`.
 
     Args:
         window: its size, along every axis but batch and channels, or one number for all of them;
-            by default a seventh of an image's height and width, and single features elsewhere.
+            by default a seventh of an image's height and width, and single features elsewhere. For
+            several inputs a tuple or dict with one entry each: a number, a tuple, or None.
         stride: step between windows, likewise; by default half a window.
 
     >>> import torch, whyglass
@@ -63,28 +69,24 @@ class Occlusion(Method):
 
     def __post_init__(self) -> None:
         for name, sizes in (("window", self.window), ("stride", self.stride)):
-            for size in sizes if isinstance(sizes, tuple) else [1 if sizes is None else sizes]:
+            for size in _numbers(sizes):
                 positive_integer(name, size)
 
     def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
-        def windows(starts: Leaves) -> tuple[Leaves, list[list[tuple[slice, ...]]]]:
+        def windows(starts: Leaves) -> tuple[Leaves, list[Windows | None]]:
+            hidden = has_players(scorer.points, scorer.structure.names or ())
             return starts, [
-                self._windows(tuple(p.shape[1 + _channels(p) :])) for p in scorer.points
+                self._windows(scorer, index) if is_hidden else None
+                for index, is_hidden in enumerate(hidden)
             ]
 
-        (starts, every), here = both_ends(baseline, scorer, False, windows)
-        if not any(map(differentiable, scorer.points)):
-            raise BadInput(
-                f"{scorer.structure.label(0)} is {scorer.points[0].dtype}: occlusion needs floats. "
-                "For integers such as tokens take exact-shapley, permutation-shapley, kernel-shap or "
-                "lime, with baseline= an integer; or explain a layer of floats, such as the embedding, "
-                "with at="
-            )
+        (starts, every), here = both_ends(baseline, scorer, False, windows, _integers)
+        targets = tuple(here.scores.shape[1:])
         values = tuple(
-            self._leaf(scorer, here.scores, starts, index, every[index])
-            if differentiable(point)
-            else torch.zeros_like(point, dtype=torch.float32)
-            for index, point in enumerate(scorer.points)
+            point.new_zeros((*point.shape, *targets), dtype=torch.float32)
+            if own is None
+            else self._leaf(scorer, here.scores, starts, index, own)
+            for index, (point, own) in enumerate(zip(scorer.points, every, strict=True))
         )
         checks = (not_flat(values, scorer.many),)
         return Attribution(values, here.scores, baseline=starts, checks=checks)
@@ -95,8 +97,9 @@ class Occlusion(Method):
         score: Tensor,
         starts: Leaves,
         index: int,
-        windows: list[tuple[slice, ...]],
+        windows: Windows,
     ) -> Tensor:
+        """The mean fall of the score for each place of a leaf."""
         point = scorer.points[index]
         channels = _channels(point)
         rows = torch.arange(scorer.rows).repeat(len(windows))
@@ -118,17 +121,19 @@ class Occlusion(Method):
             where = (*[slice(None)] * channels, *window)
             target = total[(slice(None), *where)]
             # A window that equals the baseline has no fall of score, not even one of rounding.
-            same = (point == starts[index])[(slice(None), *where)].flatten(1).all(1)
+            same = (point == starts[index])[(slice(None), *where)].reshape(len(point), -1).all(1)
             fall = torch.where(same.reshape(-1, *[1] * len(targets)), 0.0, score - scores)
             target += fall.reshape(len(point), *[1] * (len(shape) - 1), *targets)
             covered[where] += 1
         return total / covered.reshape(1, *covered.shape, *[1] * len(targets))
 
-    def _windows(self, shape: tuple[int, ...]) -> list[tuple[slice, ...]]:
+    def _windows(self, scorer: Scorer, index: int) -> Windows:
         """Every window, the last of each axis moved back so that all of the input is covered."""
+        point = scorer.points[index]
+        shape = tuple(point.shape[1 + _channels(point) :])
         default = [max(1, size // 7) if len(shape) > 1 else 1 for size in shape]
-        window = self._sizes("window", self.window, default)
-        stride = self._sizes("stride", self.stride, [max(1, size // 2) for size in window])
+        window = _sizes("window", self.window, default, scorer, index)
+        stride = _sizes("stride", self.stride, [max(1, s // 2) for s in window], scorer, index)
         for axis, (size, whole, step) in enumerate(zip(window, shape, stride, strict=True)):
             if size > whole:
                 raise BadInput(f"window {size} is larger than the input, {whole} along axis {axis}")
@@ -145,16 +150,47 @@ class Occlusion(Method):
             for corner in itertools.product(*axes)
         ]
 
-    def _sizes(self, name: str, given: Sizes, default: Sequence[int]) -> list[int]:
-        if given is None:
-            return list(default)
-        if isinstance(given, int):
-            return [given] * len(default)
-        if len(given) != len(default):
+
+def _integers(scorer: Scorer) -> list[int]:
+    """The leaves of integers in which windows are hidden."""
+    hidden = has_players(scorer.points, scorer.structure.names or ())
+    return [i for i, point in enumerate(scorer.points) if hidden[i] and not differentiable(point)]
+
+
+def _numbers(sizes: Sizes) -> list[Any]:
+    """All numbers of a setting."""
+    if sizes is None:
+        return []
+    if isinstance(sizes, tuple | list | dict):
+        parts = sizes.values() if isinstance(sizes, dict) else sizes
+        return [number for part in parts for number in _numbers(part)]
+    return [sizes]
+
+
+def _sizes(
+    name: str, sizes: Sizes, default: Sequence[int], scorer: Scorer, index: int
+) -> list[int]:
+    """The setting along each axis of a leaf."""
+    names = scorer.structure.names
+    if names is not None and isinstance(sizes, tuple | dict):
+        known = list(sizes) if isinstance(sizes, dict) else list(range(len(sizes)))
+        wanted = list(names) if isinstance(sizes, dict) else list(range(len(names)))
+        if known != wanted and set(known) != set(wanted):
             raise BadInput(
-                f"{name} {given} names {len(given)} axes and the input has {len(default)}"
+                f"{name} {sizes} must hold one entry for each of the inputs {list(names)}: a number, a "
+                "tuple with one number an axis, or None for the default"
             )
-        return list(given)
+        sizes = sizes[str(names[index])] if isinstance(sizes, dict) else sizes[index]
+    if sizes is None:
+        return list(default)
+    if isinstance(sizes, int):
+        return [sizes] * len(default)
+    if isinstance(sizes, dict) or len(sizes) != len(default):
+        raise BadInput(
+            f"{name} {sizes} names {len(sizes)} axes and the input has {len(default)}: give one number "
+            "an axis, or one for all"
+        )
+    return list(sizes)
 
 
 def _channels(point: Tensor) -> int:

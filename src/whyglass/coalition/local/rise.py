@@ -38,7 +38,8 @@ class RISE(Method):
     .. math:: R_\lambda = \frac{E[S(x \odot M + x' \odot (1 - M)) \, M_\lambda]}{E[M_\lambda]}
 
     A mask is a grid of `cells`, each on with probability `keep`, enlarged bilinearly and shifted by
-    up to a cell. One mask covers all channels, so values have one channel, (B, 1, H, W). They are
+    up to a cell. Images of integers are mixed in float32 and rounded, and take a baseline of integers,
+    0 say. One mask covers all channels, so values have one channel, (B, 1, H, W). They are
     mean scores, not shares: what tells is where the map is higher than elsewhere. Use a probability
     as target, as the paper does. Units: score; standard errors come with the values. Source: Petsiuk,
     Das & Saenko (2018), equations 4 to 6, with the cell size of the authors' code.
@@ -111,7 +112,7 @@ class RISE(Method):
             picture = _picture(scorer)
             return starts, picture, self._masks(scorer.points[picture])
 
-        (starts, picture, masks), here = both_ends(baseline, scorer, False, prepare)
+        (starts, picture, masks), here = both_ends(baseline, scorer, False, prepare, _integers)
         estimated = controlled if self.sampler == "paired" else ratio
         targets = tuple(here.scores.shape[1:])
         scores = here.scores.new_zeros(scorer.rows, *targets, self.samples, dtype=torch.float64)
@@ -171,18 +172,25 @@ class RISE(Method):
 
 
 def _picture(scorer: Scorer) -> int:
-    """Which leaf is the image that masks go over."""
+    """Which leaf is the image that masks go over: of floats, or where none is, of integers."""
     floats = [i for i, point in enumerate(scorer.points) if differentiable(point)]
+    candidates = floats or list(range(len(scorer.points)))
     for axes in (4, 3):
-        found = [i for i in floats if scorer.points[i].dim() >= axes]
-        if len(found) == 1:
-            return found[0]
+        images = [i for i in candidates if scorer.points[i].dim() >= axes]
+        if len(images) == 1:
+            return images[0]
     shapes = ", ".join(str(tuple(point.shape)) for point in scorer.points)
     raise BadInput(
         f"rise masks one image (B, C, H, W) and {scorer.structure.label(0)} is of shape {shapes}: "
         "for the columns of a table or several inputs use occlusion, or hold the others fixed in a "
         "callable"
     )
+
+
+def _integers(scorer: Scorer) -> list[int]:
+    """The image, if it is of integers."""
+    picture = _picture(scorer)
+    return [] if differentiable(scorer.points[picture]) else [picture]
 
 
 def _channels(point: Tensor) -> int:
@@ -196,18 +204,20 @@ def _scores(
     """(n, rows) or (n, rows, K): the scores of the active rows under some masks."""
     width = len(active)
     point, start = scorer.points[picture], starts[picture]
+    wide = point.dtype if differentiable(point) else torch.float32
 
     def masked(piece: slice) -> Leaves:
         places = torch.arange(piece.start, piece.stop)
         low = piece.start // width
-        made = masks.make(which[low], which[(piece.stop - 1) // width] + 1).to(point)
+        made = masks.make(which[low], which[(piece.stop - 1) // width] + 1).to(wide)
         if width > 1:
             made = made[(places // width - low).to(made.device)]
         rows = active[places % width].to(point.device)
         over = made.unsqueeze(1) if _channels(point) else made
         one = rows[:1] if width == 1 else rows
         leaves = [leaf[rows] for leaf in scorer.points]
-        leaves[picture] = torch.lerp(start[one], point[one], over)
+        mixed = torch.lerp(start[one].to(wide), point[one].to(wide), over)
+        leaves[picture] = mixed if differentiable(point) else mixed.round().to(point)
         return tuple(leaves)
 
     return scorer.scores(masked, active.repeat(len(which))).unflatten(0, (len(which), width))
