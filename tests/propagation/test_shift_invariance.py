@@ -146,10 +146,11 @@ def test_first_order_terms_of_softmax_add_up(
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("inside", [False, True], ids=["all", "inside"])
+@pytest.mark.parametrize("method", [DeepLIFT(), DeepLIFT(rule="reveal-cancel")], ids=repr)
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_half_precision_warns_where_it_cannot_resolve_the_sum(
-    dtype: torch.dtype, inside: bool, seed: int
+    method: Method, dtype: torch.dtype, inside: bool, seed: int
 ) -> None:
     """The format that counts is the network's, also where inputs and score are in float32."""
     torch.manual_seed(seed)
@@ -159,7 +160,7 @@ def test_half_precision_warns_where_it_cannot_resolve_the_sum(
         return last(torch.relu(first(x.to(dtype)))).to(x.dtype)
 
     x = torch.randn(3, 8).to(torch.float32 if inside else dtype)
-    found = DeepLIFT()(net, x, target=1)
+    found = method(net, x, target=1)
     assert found.verdict != "fail"
     assert (found.checks[0].measured > 1e-3) == (found.verdict == "warn")
     assert ("float64" in found.checks[0].text) == (found.verdict == "warn")

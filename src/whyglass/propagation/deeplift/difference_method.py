@@ -87,7 +87,9 @@ class DifferencePass(Propagation):
             self._weighted_sums[id(result)] = WeightedSum(call)
 
     def _reveal_cancel(self, call: Call) -> Tensor:
-        source = self._weighted_sums.get(id(call.leaves[call.operands[0]]))
+        x = call.leaves[call.operands[0]]
+        self.rounding.meet(x.dtype)
+        source = self._weighted_sums.get(id(x))
         return self._rescale(call) if source is None else reveal_cancel(call, source)
 
     def _cancelling(self, rule: Callable[[Call, Rounding], Tensor]) -> Rule:

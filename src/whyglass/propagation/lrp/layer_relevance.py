@@ -1,4 +1,4 @@
-"""Relevance inside the network: at every operation that shares it out, and as the book's matrices."""
+"""Relevance inside the network: at every operation that redistributes it, and as matrices."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def relevance_by_layer(
     at: At = None,
     output: Selector = None,
 ) -> list[LayerRelevance]:
-    r"""Relevance at every operation that shares it out, from the score to the input.
+    r"""Relevance at every operation that redistributes it, from the score to the input.
 
     .. math:: \text{absorbed} = \Big( \sum_k R_k - \sum_j R_j \Big) / \sum_b |S_b|
 

@@ -205,7 +205,7 @@ class WSquare(Rule):
 
 @dataclass(frozen=True, kw_only=True)
 class Flat(Rule):
-    r"""Equal shares within each receptive field: how deep the picture can tell, and no more.
+    r"""Equal shares within each receptive field, so that the map is no finer than the layer.
 
     .. math:: R_j = \sum_k \frac{1}{\sum_i 1} R_k
 

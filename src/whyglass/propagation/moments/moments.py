@@ -90,13 +90,13 @@ class Moments(Propagation):
         ]
         call = Call(op, function, tuple(leaves), tuple(o.place for o in operands), form)
         rule = self._rules.get(op)
-        found = None if rule is None else rule(call, operands)
-        if found is None:
+        result = None if rule is None else rule(call, operands)
+        if result is None:
             form_of = "" if rule is None else " in this form"
             self._refuse(op, f"has no rule for means and variances{form_of}, so")
-        assert found is not None
-        self.start(*found)
-        return found[0]
+        assert result is not None
+        self.start(*result)
+        return result[0]
 
     def _query(
         self, known: Function, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
