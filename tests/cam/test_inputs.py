@@ -13,7 +13,17 @@ from torch.nn import functional as F
 
 from tests.cam import naive
 from tests.zoo.families import FAMILIES
-from whyglass import CAM, METHODS, BadInput, EigenCAM, GradCAM, LayerCAM, Method, ScoreCAM
+from whyglass import (
+    CAM,
+    METHODS,
+    BadInput,
+    EigenCAM,
+    GradCAM,
+    GuidedGradCAM,
+    LayerCAM,
+    Method,
+    ScoreCAM,
+)
 from whyglass.cam.activation_map import ActivationMap
 
 F64 = torch.float64
@@ -243,6 +253,41 @@ def test_half_precision_and_a_batch_of_one(kind: type[Method]) -> None:
     one, other = (v[0] if isinstance(v, tuple) else v for v in (values, expected))
     assert one.dtype == torch.float32
     assert float((one.double() - other).abs().max()) < 0.1 * float(other.abs().max())
+
+
+class TextCNN(nn.Module):
+    """Ids (B, T), with a mask beside them or not, through a convolution to (B, 3)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(4)
+            self.embedding, self.conv = nn.Embedding(11, 8), nn.Conv1d(8, 6, 3, padding=1)
+            self.head = nn.Linear(6, 3)
+        self.double().eval()
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        return self.head(F.relu(self.conv(self.embedding(input_ids).mT)).mean(2))
+
+
+@pytest.mark.parametrize("at", ["embedding", "conv"])
+def test_a_layer_of_token_ids(at: str) -> None:
+    """A map over ids (B, T) has their form; what masks its input says why it cannot."""
+    model, ids = TextCNN(), torch.tensor([[1, 5, 2, 10, 3], [4, 4, 0, 7, 9]])
+    mask = torch.ones_like(ids)
+    result = GradCAM(relu=False)(model, (ids, mask), target=1, at=at)
+    states = model.embedding(ids).detach()
+    if at == "conv":
+        states = model.conv(states.mT).detach().mT
+    states.requires_grad_()
+    body: Any = (lambda x: x) if at == "conv" else (lambda x: model.conv(x.mT).mT)
+    score = model.head(F.relu(body(states)).mean(1))[:, 1].sum()
+    (slopes,) = torch.autograd.grad(score, states)
+    expected = (slopes.mean(1, keepdim=True) * states).sum(2).detach()
+    torch.testing.assert_close(result.values, expected)
+    for kind in (ScoreCAM, GuidedGradCAM):
+        with pytest.raises(BadInput, match=r"token ids.*grad-cam"):
+            kind()(model, (ids, mask), target=1, at=at)
 
 
 @pytest.mark.parametrize("name", ["Swin", "ConvNeXt", "ViT", "SegFormer"])

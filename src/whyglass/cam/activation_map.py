@@ -88,7 +88,7 @@ class ActivationMap(Method):
             )
         else:
             last = isinstance(layer, Submodule) and channels_last(scorer.model, layer.module)
-            possible = choose_inputs(dims, False) or choose_inputs(dims, True)
+            possible = choose_inputs(dims, False) | choose_inputs(dims, True)
         tensor = here.points[chosen]
         over = self._over(scorer, possible, tensor, layer.name, last, swapped)
         gradients = here.gradients[chosen]

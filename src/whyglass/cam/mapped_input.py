@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from whyglass.core.errors import BadInput
 from whyglass.core.inputs import Leaves, Structure
 from whyglass.core.patch_grid import to_grid
+from whyglass.core.token_descriptions import describing_tokens
 
 UPSAMPLING = {1: "linear", 2: "bilinear", 3: "trilinear"}
 CHANNELS_FIRST = (
@@ -28,6 +29,14 @@ class MappedInput:
     index: int
     leaf: Tensor
     channels: int
+
+    def require_floats(self, method: str) -> None:
+        """Refuse token ids, for a method that masks or differentiates its input."""
+        if not self.leaf.is_floating_point():
+            raise BadInput(
+                f"{method} needs an input of floats, and this map lies over token ids "
+                f"({self.leaf.dtype}): use grad-cam or layer-cam at the same layer"
+            )
 
     @property
     def size(self) -> tuple[int, ...]:
@@ -72,11 +81,16 @@ def _proportional(space: Sequence[int], size: Sequence[int]) -> bool:
 
 
 def suits(layer_dims: int, tokens: bool, leaf: Tensor) -> int:
-    """How well a layer's output may be a map of this input: 2, 1 without channel axis, 0 not at all."""
-    if not leaf.is_floating_point() or leaf.dim() > 5:
+    """How well a layer's output may be a map of this input: 2, 1 without channel axis, 0 not at all.
+
+    Token ids (B, T) have no channels.
+    """
+    if not leaf.is_floating_point():
+        return int(leaf.dtype != torch.bool and leaf.dim() == 2 and layer_dims == 3)
+    if not 3 <= layer_dims <= 5:
         return 0
     if tokens:
-        return 2 if leaf.dim() in (3, 4) else 0
+        return 2 if layer_dims == 3 and leaf.dim() in (3, 4) else 0
     return 2 if leaf.dim() == layer_dims else int(leaf.dim() == layer_dims - 1)
 
 
@@ -96,7 +110,11 @@ def choose(
             )
         named = names.index(of)
         return {named} if suits(layer_dims, tokens, inputs[named]) else set()
-    ranks = [suits(layer_dims, tokens, leaf) for leaf in inputs]
+    describing = describing_tokens(inputs, structure.names or ())
+    ranks = [
+        0 if index in describing else suits(layer_dims, tokens, leaf)
+        for index, leaf in enumerate(inputs)
+    ]
     best = max(ranks)
     return {i for i, rank in enumerate(ranks) if rank == best and rank}
 

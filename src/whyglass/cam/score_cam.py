@@ -54,6 +54,7 @@ class ScoreCAM(ActivationMap):
         activations: Tensor,
         gradients: list[Tensor],
     ) -> list[Tensor]:
+        over.require_floats(self.name)
         image_scorer = scorer.for_model_inputs()
         baselines = list(resolve(baseline, image_scorer))
         # The other inputs are as they are, also where nothing is shown of the one mapped.

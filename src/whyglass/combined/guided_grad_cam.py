@@ -44,6 +44,7 @@ class GuidedGradCAM(Method):
     def attribute(self, scorer: Scorer, baseline: Baseline) -> Attribution:
         # The map comes first: it refuses inputs that it cannot lie over.
         coarse, over = GradCAM(of=self.of).mapped(scorer, baseline)
+        over.require_floats(self.name)
         fine = GuidedBackprop().attribute(scorer.for_model_inputs(), baseline)
         (region,) = coarse.values
         values = tuple(

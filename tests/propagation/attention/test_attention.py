@@ -137,6 +137,17 @@ def test_chefer_depends_on_the_class_and_rollout_does_not() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+@pytest.mark.parametrize("batch_size", [1, 7, "auto"])
+def test_the_batch_may_be_cut_anywhere(method: AttentionMethod, batch_size: Any) -> None:
+    """Matrices of one pass meet those of another, also where the first one measures what fits."""
+    net = encoder("one call")
+    x = torch.randn(40, 5, 6, dtype=F64, generator=torch.Generator().manual_seed(2))
+    values = method(net, x, target=1, batch_size=batch_size).values
+    expected = method(net, x, target=1, batch_size=40).values
+    torch.testing.assert_close(values, expected)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_both_spellings_of_attention_are_one(method: AttentionMethod) -> None:
     result = [method(encoder(spelling), X, target=2).values for spelling in ("written out", "one")]
     torch.testing.assert_close(*result)
