@@ -18,7 +18,7 @@ Outcome = Literal["right pass", "false pass", "right alarm", "false alarm", "ref
 # Checks that state how exact the values are; their tolerance is the one that an answer is held to.
 ACCURACY = ("sampling error", "quadrature error", "completeness", "conservation")
 # Checks that tell how far another sample would move the truth itself: they doubt the question.
-OF_THE_QUESTION = ("background", "regression")
+OF_THE_QUESTION = ("background", "regression", "neighbours")
 WITHOUT_TOLERANCE = 0.01
 SIGMAS = 3.0
 # Roundings that a pass through a small network adds up.

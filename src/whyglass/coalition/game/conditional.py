@@ -24,6 +24,8 @@ BLOCK = 2**22
 MOST_SLOPES = 2**23
 # Distances are sums of squares whose last digits depend on the order of the rows.
 TIE = 1e-9
+# The largest distance of the neighbours beside that of all rows.
+FAR = 0.5
 
 
 @dataclass
@@ -68,12 +70,41 @@ class Nearby(Table):
         present, rows, background_rows = with_every_row(present, rows, background_rows)
         return (torch.where(self.columns(present), self.point[rows], self.data[background_rows]),)
 
+    def checks(self, rows: int) -> tuple[Check, ...]:
+        """How far the neighbours are in all columns, beside the rows of the data on average."""
+        device = self.point.device
+        everybody = torch.ones(1, self.groups.count, dtype=torch.bool, device=device)
+        figures: list[float] = []
+        for own in torch.arange(rows, device=device).split(max(1, BLOCK // self.data.numel())):
+            distance = self._distances(everybody, own)[0]
+            near = torch.where(self._nearest(distance), distance, torch.nan).nanmean(1)
+            ratio = torch.where(near > 0, (near / distance.mean(1)).sqrt(), 0.0)
+            figures += ratio.tolist()
+        worst = max(figures)
+        return (
+            Check(
+                "neighbours",
+                worst,
+                FAR,
+                "pass" if worst <= FAR else "warn",
+                f"the {self.cost} nearest rows are {worst:.0%} as far from the input as all rows are "
+                "(root mean squares): more rows, or fewer columns, bring them nearer",
+                tuple(figures),
+            ),
+        )
+
     def near(self, present: Tensor, rows: Tensor) -> Tensor:
         """(S, R, N): which rows of the data are nearest, with all that are as near as the last."""
+        return self._nearest(self._distances(present, rows))
+
+    def _distances(self, present: Tensor, rows: Tensor) -> Tensor:
+        """(S, R, N): squared distances in the columns that are present."""
         keep = self.columns(present).double()
         off = (self.point[rows].double()[:, None] - self.data.double()) / self._units
-        distance = torch.einsum("rnc,sc->srn", off.square(), keep)
-        last = distance.kthvalue(self.cost, dim=2, keepdim=True).values
+        return torch.einsum("rnc,sc->srn", off.square(), keep)
+
+    def _nearest(self, distance: Tensor) -> Tensor:
+        last = distance.kthvalue(self.cost, dim=-1, keepdim=True).values
         return distance <= last * (1 + TIE)
 
     def evaluate(
