@@ -87,6 +87,17 @@ class TestZeros:
         assert not result.std_error.any()
         assert torch.equal(result.baseline_score, result.score)
 
+    @pytest.mark.parametrize("method", [*SET, ExpectedGradients(), DeepSHAP()], ids=repr)
+    @pytest.mark.parametrize("constant", [0.1, -1e12])
+    def test_a_constant_model_asks_for_no_other_background(
+        self, method: Method, constant: float
+    ) -> None:
+        result = method(
+            lambda z: z.sum(1) * 0 + constant, draw(2, 0), baseline=Background(draw(3, 1))
+        )
+        check = next(check for check in result.checks if check.name == "background")
+        assert check.measured == 0
+
     @pytest.mark.parametrize("method", ROW, ids=repr)
     @pytest.mark.parametrize("seed", [0, 1])
     def test_features_that_equal_the_baseline(self, method: Method, seed: int) -> None:

@@ -191,21 +191,26 @@ class Scorer:
                 batch.repeat(count),
             )
             scores = scores.unflatten(0, (count, self.rows)).double()
-            return scores.mean(0), scores.std(0, correction=min(1, count - 1))
+            off = scores - scores[0]
+            return scores[0] + off.mean(0), off.std(0, correction=min(1, count - 1))
+        # Sums of differences from the first score: equal scores deviate by exactly nothing.
+        first: list[Tensor] = []
 
         def summed(piece: slice) -> Tensor:
             with torch.no_grad():
                 result = self._called.output([leaf[piece] for leaf in background])
                 output = self._called.tensor(result, piece.stop - piece.start, False)
                 repeated = (row.expand(self.rows, *row.shape) for row in output)
-                scores = torch.stack([self.target.scores(row, batch) for row in repeated])
-                return torch.stack([scores.double(), scores.double() ** 2]).sum(1)
+                scores = torch.stack([self.target.scores(row, batch) for row in repeated]).double()
+                first.append(scores[0])
+                off = scores - first[0]
+                return torch.stack([off, off**2]).sum(1)
 
         totals = [total for _, total in self._pieces(count, summed)]
         mean, square = (torch.stack(totals).sum(0) / count).unbind()
-        guards.refuse_nonfinite(mean, "score", self.model)
+        guards.refuse_nonfinite(first[0] + mean, "score", self.model)
         variance = (square - mean**2).clamp_min(0) * (count / max(count - 1, 1))
-        return mean, variance.sqrt()
+        return first[0] + mean, variance.sqrt()
 
     def gradients_at(self, points: Points, rows: Tensor, unit: int = 1) -> Iterator[Evaluated]:
         """Scores and gradients of N points, a piece at a time: constant memory at any N.

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from tests.coalition.games import lookup, ones, random_table
 from whyglass import LIME, KernelSHAP, PermutationShapley
 from whyglass.coalition.game.evaluations import MOST_CACHED, Evaluations, cached_plan
-from whyglass.coalition.local import lime
 
 
 @settings(deadline=None)
@@ -100,9 +99,3 @@ def test_a_kernel_that_changes_is_asked_again() -> None:
     width[0] = 0.5
     after = method(lookup(table), ones(6)).values
     assert not torch.allclose(before, after)
-
-
-def test_more_draws_continue_fewer() -> None:
-    some, _ = lime.sampled(0, 50, 3, 40, 0)
-    more, _ = lime.sampled(0, 50, 3, 1000, 0)
-    assert torch.equal(more[:40], some)
