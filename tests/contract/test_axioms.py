@@ -192,6 +192,40 @@ def test_several_targets_are_the_answers_one_by_one(kind: type[Method]) -> None:
             torch.testing.assert_close(whole[..., k], alone)
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, id=name)
+        for name, kind in METHODS.items()
+        if not {"images", "attention", "layer", "retraining"} & set(kind.needs) and name != "dasp"
+    ],
+)
+def test_an_input_without_a_feature_axis_is_as_a_column(kind: type[Method]) -> None:
+    """An age (B,) beside a table, and alone: what the same method says of it as (B, 1)."""
+    generator = torch.Generator().manual_seed(0)
+    rows = [torch.randn(count, 4, generator=generator).double() for count in (3, 6)]
+
+    def score(age: Tensor, row: Tensor) -> Tensor:
+        return age.tanh() * row[:, 0] + row[:, 1] * row[:, 2]
+
+    def explain(model: Any, *columns: Callable[[Tensor], Tensor]) -> Any:
+        inputs, data = (tuple(column(table) for column in columns) for table in rows)
+        given = {"baseline": Background(data)} if kind.baseline_is == "background" else {}
+        return small(kind, **{"players": None} if "players" in fields(kind) else {})(
+            model, inputs, **given
+        )
+
+    flat = explain(score, lambda x: x[:, 0], lambda x: x[:, 1:])
+    deep = explain(lambda age, row: score(age[:, 0], row), lambda x: x[:, :1], lambda x: x[:, 1:])
+    assert flat.values[0].shape == (3,)
+    torch.testing.assert_close(flat.values[0], deep.values[0][:, 0])
+    torch.testing.assert_close(flat.values[1], deep.values[1])
+    alone = explain(lambda age: age**2, lambda x: x[:, 0]).values[0]
+    torch.testing.assert_close(
+        alone, explain(lambda a: a[:, 0] ** 2, lambda x: x[:, :1]).values[0][:, 0]
+    )
+
+
 def test_methods_promise_only_axioms_with_a_name() -> None:
     known = {"completeness", "sensitivity", "implementation invariance", "linearity", "dummy"}
     for kind in METHODS.values():

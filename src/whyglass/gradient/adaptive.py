@@ -79,8 +79,8 @@ class _Intervals:
         return _Intervals(*(value[which] for value in vars(self).values()))
 
     def join(self, other: _Intervals) -> _Intervals:
-        mine, others = vars(self).values(), vars(other).values()
-        return _Intervals(*(torch.cat(pair) for pair in zip(mine, others, strict=True)))
+        own, others = vars(self).values(), vars(other).values()
+        return _Intervals(*(torch.cat(pair) for pair in zip(own, others, strict=True)))
 
 
 class _Group:
@@ -107,12 +107,12 @@ class _Group:
         self.start_scores = self.scores[intervals.left[intervals.low == 0]]
         while len(chosen := self._worst(intervals)):
             old = intervals.pick(chosen)
-            kept = torch.ones(len(intervals.row), dtype=torch.bool)
-            kept[chosen] = False
+            unchanged = torch.ones(len(intervals.row), dtype=torch.bool)
+            unchanged[chosen] = False
             self._add(old, -1)
             middle = (old.low + old.high) / 2
             node = self._evaluate(old.row, middle)
-            intervals = intervals.pick(kept)
+            intervals = intervals.pick(unchanged)
             for ends in ((old.low, middle, old.left, node), (middle, old.high, node, old.right)):
                 intervals = intervals.join(self._measure(old.row, *ends))
         return self._finish(intervals)
@@ -131,13 +131,13 @@ class _Group:
     def _evaluate(self, row: Tensor, alpha: Tensor) -> Tensor:
         """Node numbers of new points."""
         rows = self.rows[row]
-        found = [
+        nodes = [
             self._keep(part.gradients, part.scores)
             for part in self.scorer.gradients_at(
                 lambda piece: self.path.at(rows[piece], alpha[piece]), rows
             )
         ]
-        return torch.cat(found)
+        return torch.cat(nodes)
 
     def _keep(self, gradients: Leaves | list[Tensor], scores: Tensor) -> Tensor:
         first, self.used = self.used, self.used + len(scores)
@@ -174,20 +174,20 @@ class _Group:
             mean = tuple((x + y) / 2 for x, y in zip(a, b, strict=True))
             jump = tuple(x - y for x, y in zip(a, b, strict=True))
             square = tuple(x**2 for x in jump)
-            found = [flat_sum(leaves, many).cpu() for leaves in (mean, jump, square)]
-            for kept, value in zip(sums, found, strict=True):
-                kept.append(value)
+            totals = [flat_sum(leaves, many).cpu() for leaves in (mean, jump, square)]
+            for parts, value in zip(sums, totals, strict=True):
+                parts.append(value)
             for k, leaf in enumerate(jump):
                 rows = part.row.to(leaf.device)
-                shape = (-1, *[1] * (leaf.dim() - 1 - many), *found[1].shape[1:])
-                lean = leaf * found[1].to(leaf).reshape(shape)
+                shape = (-1, *[1] * (leaf.dim() - 1 - many), *totals[1].shape[1:])
+                lean = leaf * totals[1].to(leaf).reshape(shape)
                 for total, share in (
                     (self.map, mean[k]),
                     (self.variance, square[k] / 12),
                     (self.lean, lean),
                 ):
                     total[k].index_add_(0, rows, share.double(), alpha=sign)
-        trapezoid, jump_sum, jump_square = (torch.cat(kept) for kept in sums)
+        trapezoid, jump_sum, jump_square = (torch.cat(parts) for parts in sums)
         return trapezoid, jump_sum, jump_square
 
     def _per_row(self, row: Tensor, figures: Tensor) -> Tensor:

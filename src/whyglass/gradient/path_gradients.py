@@ -66,11 +66,11 @@ class PathMethod(Method):
         # In another batch the same input may score some roundings more or less.
         same = per_row(same.to(here.scores.device), here.scores)
         if self.rule == "adaptive":
-            found = refine(scorer, path, here, self.steps, self.tol)
-            values, errors = found.values, found.std_error
-            start_scores = torch.where(same, here.scores, found.start_scores)
+            refined = refine(scorer, path, here, self.steps, self.tol)
+            values, errors = refined.values, refined.std_error
+            start_scores = torch.where(same, here.scores, refined.start_scores)
             change = (here.scores - start_scores).cpu().double().abs()
-            raw = worst_target(torch.where(change > 0, found.gap.abs() / change, 0.0))
+            raw = worst_target(torch.where(change > 0, refined.gap.abs() / change, 0.0))
             checks.append(completeness(values, here.scores, start_scores, self.tol))
             checks.append(_map_error(values, errors, scorer.many, max(raw)))
         else:

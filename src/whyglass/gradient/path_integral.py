@@ -57,15 +57,15 @@ class Path:
             return tuple(
                 b - a if differentiable(b) else torch.zeros_like(b, dtype=_F32) for a, b in ends
             )
-        found: list[Tensor] = []
+        ways: list[Tensor] = []
         for start, end in zip(self.starts, self._ends, strict=True):
             here = rows.to(end.device)
             if differentiable(end):
                 share = per_row((high - low).to(end), end)
-                found.append((end[here] - start[here]) * share)
+                ways.append((end[here] - start[here]) * share)
             else:
-                found.append(torch.zeros_like(end[here], dtype=_F32))
-        return tuple(found)
+                ways.append(torch.zeros_like(end[here], dtype=_F32))
+        return tuple(ways)
 
 
 def integrate(scorer: Scorer, path: Path, rule: str, steps: int) -> Leaves:

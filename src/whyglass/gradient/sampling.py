@@ -132,16 +132,16 @@ def _round(
     rows, first_sample = active.repeat(count), int(moments.count.max())
     for evaluated in scorer.gradients_at(points, rows, width):
         here = rows[evaluated.piece]
-        found = evaluated.gradients
+        drawn_leaves = evaluated.gradients
         if steps:
-            found = multiply(found, concatenate(steps), scorer.many)
+            drawn_leaves = multiply(drawn_leaves, concatenate(steps), scorer.many)
         if squared:
-            found = tuple(leaf**2 for leaf in found)
+            drawn_leaves = tuple(leaf**2 for leaf in drawn_leaves)
         place = torch.arange(evaluated.piece.start, evaluated.piece.stop)
-        moments.features.add(first_sample + place // width, here, found)
+        moments.features.add(first_sample + place // width, here, drawn_leaves)
         fresh = max(0, min(width - evaluated.piece.start, len(here))) if new else 0
         whole = width == scorer.rows and not (evaluated.piece.start % width or len(here) % width)
-        for index, leaf in enumerate(found):
+        for index, leaf in enumerate(drawn_leaves):
             place = here.to(leaf.device)
             shift = moments.shift[index]
             if fresh:
@@ -160,7 +160,7 @@ def _round(
                 else:
                     sums[index].index_add_(0, place, raised.double())
         if steps:
-            total = flat_sum(found, scorer.many).cpu()
+            total = flat_sum(drawn_leaves, scorer.many).cpu()
             for power, accumulated in enumerate(moments.totals, 1):
                 accumulated.index_add_(0, here, total**power)
         moments.count.index_add_(0, here, torch.ones(len(here), dtype=torch.float64))

@@ -112,12 +112,12 @@ class Occlusion(Method):
                 leaves[index][place][window] = starts[index][chosen[place]][window]
             return tuple(leaves)
 
-        found = scorer.scores(occluded, rows).reshape(len(windows), *score.shape)
+        all_scores = scorer.scores(occluded, rows).reshape(len(windows), *score.shape)
         targets = tuple(score.shape[1:])
         shape = (len(point), *[1] * channels, *point.shape[1 + channels :])
         total = point.new_zeros((*shape, *targets), dtype=score.dtype)
         covered = point.new_zeros(shape[1:], dtype=score.dtype)
-        for window, scores in zip(windows, found, strict=True):
+        for window, scores in zip(windows, all_scores, strict=True):
             where = (*[slice(None)] * channels, *window)
             target = total[(slice(None), *where)]
             # A window that equals the baseline has no fall of score, not even one of rounding.

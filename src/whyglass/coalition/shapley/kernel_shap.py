@@ -208,6 +208,6 @@ def _of_chosen_players(
         part = PairRegression(subset).solve(half[own] - _uneven(subset.members) * changes[own])
         part = part._replace(values=part.values + change[own] / int(players.sum()))
         place = own.nonzero(), players.nonzero()[:, 0]
-        for whole, some in zip(solution, part, strict=True):
-            whole[place] = some[..., 0]
+        for whole, own_part in zip(solution, part, strict=True):
+            whole[place] = own_part[..., 0]
     return Sampled(*(part.unflatten(0, (rows, targets)).transpose(1, 2) for part in solution))

@@ -61,10 +61,10 @@ class Owen(SampledCoalitions):
     def ready(self, groups: FeatureGroups, absent: Masker) -> None:
         affordable(self, groups.count, absent)
         if self.hierarchy is not None:
-            found = _leaves(self.hierarchy)
-            if sorted(found, key=str) != sorted(range(groups.count), key=str):
+            players = _leaves(self.hierarchy)
+            if sorted(players, key=str) != sorted(range(groups.count), key=str):
                 raise BadInput(
-                    f"hierarchy holds the players {found}: it must hold each number from 0 to "
+                    f"hierarchy holds the players {players}: it must hold each number from 0 to "
                     f"{groups.count - 1} once"
                 )
 
@@ -98,14 +98,18 @@ def halves(groups: FeatureGroups) -> Tree:
     Players of several inputs are parted by input first.
     """
     trees = [
-        _halved([(int(player), _centre(mask == player)) for player in mask.unique() if player >= 0])
+        _binary_tree(
+            [(int(player), _centre(mask == player)) for player in mask.unique() if player >= 0]
+        )
         for mask in groups.masks
         if bool((mask >= 0).any())
     ]
     whole = sorted(player for tree in trees for player in _leaves(tree))
     if whole != list(range(groups.count)):
         # A player with features in several inputs: only its number tells where it is.
-        return _halved([(player, torch.tensor([float(player)])) for player in range(groups.count)])
+        return _binary_tree(
+            [(player, torch.tensor([float(player)])) for player in range(groups.count)]
+        )
     return trees[0] if len(trees) == 1 else trees
 
 
@@ -113,7 +117,7 @@ def _centre(where: Tensor) -> Tensor:
     return where.nonzero().double().mean(0)
 
 
-def _halved(players: list[tuple[int, Tensor]]) -> Tree:
+def _binary_tree(players: list[tuple[int, Tensor]]) -> Tree:
     if len(players) == 1:
         return players[0][0]
     places = torch.stack([place for _, place in players])
@@ -121,4 +125,4 @@ def _halved(players: list[tuple[int, Tensor]]) -> Tree:
     order = places[:, axis].argsort(stable=True) if places.shape[1] else torch.arange(len(players))
     ranked = [players[i] for i in order.tolist()]
     middle = len(ranked) // 2
-    return (_halved(ranked[:middle]), _halved(ranked[middle:]))
+    return (_binary_tree(ranked[:middle]), _binary_tree(ranked[middle:]))

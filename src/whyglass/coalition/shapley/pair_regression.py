@@ -119,13 +119,13 @@ def _centred(sample: Sample) -> Tensor:
 def triples(sample: Sample) -> Columns:
     """Products of the signs of three players, less the mean sign: zero for everybody."""
     n = sample.members.shape[1]
-    some = torch.combinations(torch.arange(n), 3)
+    trios = torch.combinations(torch.arange(n), 3)
     signs = 2 * sample.members.double() - 1
-    first, second, third = (signs[:, place] for place in some.unbind(1))
+    first, second, third = (signs[:, place] for place in trios.unbind(1))
     columns = (first * second).mul_(third).sub_(signs.mean(1, keepdim=True))
     # The Shapley values of a product of three signs: two thirds each, less what it was reduced by.
-    values = torch.full((len(some), n), -2 / n, dtype=torch.float64)
-    return Columns(columns, values.scatter_add_(1, some, torch.full_like(values[:, :3], 2 / 3)))
+    values = torch.full((len(trios), n), -2 / n, dtype=torch.float64)
+    return Columns(columns, values.scatter_add_(1, trios, torch.full_like(values[:, :3], 2 / 3)))
 
 
 def from_rows(sample: Sample, kind: list[Tensor]) -> Columns:

@@ -55,8 +55,8 @@ def tuned(points: Tensor, scores: Tensor) -> tuple[Tensor, float]:
         by_noise = slope.diagonal().sum() * free[-1].exp()
         free.grad = torch.cat([2 * by_length, by_noise[None]])
         optimiser.step()
-    found = free.exp()
-    return found[:-1], float(found[-1]) + LEAST_NOISE
+    best = free.exp()
+    return best[:-1], float(best[-1]) + LEAST_NOISE
 
 
 def product_shapley(here: Tensor, others: Tensor, centres: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ def product_shapley(here: Tensor, others: Tensor, centres: Tensor) -> Tensor:
     """
     nodes, masses = np.polynomial.legendre.leggauss((len(here) + 1) // 2)
     present = torch.exp(-((here[:, None] - centres.T) ** 2) / 2)
-    found = torch.zeros_like(present)
+    values = torch.zeros_like(present)
     for other in others:
         absent = torch.exp(-((other[:, None] - centres.T) ** 2) / 2)
         way = present - absent
@@ -77,8 +77,8 @@ def product_shapley(here: Tensor, others: Tensor, centres: Tensor) -> Tensor:
         for node, mass in zip(nodes.tolist(), masses.tolist(), strict=True):
             mixed = torch.add(absent, way, alpha=(1 + node) / 2).clamp_min(1e-100)
             rest += mass / 2 * mixed.prod(0) / mixed
-        found += way * rest
-    return found / len(others)
+        values += way * rest
+    return values / len(others)
 
 
 class Regression:
@@ -122,19 +122,19 @@ class Regression:
         self.values = shares @ weights
         self.moved = -self._pull @ shares.T
 
-    def together(self, some: Tensor) -> Tensor:
+    def together(self, pairs: Tensor) -> Tensor:
         """(S, S): what leaving out another pair, too, adds to half a pair's difference.
 
         Differences alone are followed, not what a pair's sum does to them.
         """
-        other = some + len(self.left)
-        odd = (self._basis[some] - self._basis[other]) / 2**0.5
-        off = (self.within[some] - self.within[other]) / 2
+        other = pairs + len(self.left)
+        odd = (self._basis[pairs] - self._basis[other]) / 2**0.5
+        off = (self.within[pairs] - self.within[other]) / 2
         shared = odd @ odd.T
         own = 1 - shared.diagonal()
         both = own[:, None] * own - shared**2
-        found = (own * off[:, None] + shared * off) / both.clamp_min(1e-9) - (off / own)[:, None]
-        return found.fill_diagonal_(0)
+        added = (own * off[:, None] + shared * off) / both.clamp_min(1e-9) - (off / own)[:, None]
+        return added.fill_diagonal_(0)
 
     def raised(self, evaluations: slice) -> Tensor:
         """(D, E): what leaving a pair out adds to the residuals of other evaluations."""

@@ -110,8 +110,8 @@ def adjusted(sample: Sample, scores: Tensor, ends: Tensor, spots: Tensor) -> Sam
         [count / one.total for one, count in zip(sample.layers, sample.counts, strict=True)]
     )
     if bool((drawn == 1).all()):
-        said = _said(sample, known[: 2 * pairs], known[2 * pairs :])
-        exact = (share * said).sum(0) * scale
+        by_pair = _values_by_pair(sample, known[: 2 * pairs], known[2 * pairs :])
+        exact = (share * by_pair).sum(0) * scale
         return Sampled(exact, torch.zeros_like(exact), exact + torch.inf)
     inside, outside, together = _surrogate(sample, known, spots)
     # For the pairs that were not drawn speak those that were, each as left out.
@@ -120,21 +120,21 @@ def adjusted(sample: Sample, scores: Tensor, ends: Tensor, spots: Tensor) -> Sam
     centred = torch.cat([part - part.mean(0) for part in outside.split(sample.counts)])
     fewer = sample.per_pair([count / max(count - 1, 1) for count in sample.counts])
     squares = weight * share * fewer * centred.square()
-    variance = squares.sum(0) + _shared(weight * _ways(sample), together)
+    variance = squares.sum(0) + _shared(weight * _player_weights(sample), together)
     left_to_chance = int((weight > 0).sum())
     freedom = degrees_of_freedom(squares.sum(0), squares.square().sum(0), left_to_chance)
     return Sampled(values * scale, variance.clamp_min(0).sqrt() * scale, freedom)
 
 
-def _ways(sample: Sample) -> Tensor:
-    """(D, n) what half a difference between a coalition and its complement says of each player."""
+def _player_weights(sample: Sample) -> Tensor:
+    """(D, n): the weight of half the difference to the complement in the value of each player."""
     n, size = sample.members.shape[1], sample.members.sum(1, keepdim=True)
     # Over all pairs the covariance of memberships is that of even shares, this many times.
     times = sum(layer.mass * layer.size * (n - layer.size) for layer in sample.layers)
     return (sample.members.double() - size.double() / n) * (n * (n - 1) / times)
 
 
-def _said(sample: Sample, scores: Tensor, ends: Tensor) -> Tensor:
+def _values_by_pair(sample: Sample, scores: Tensor, ends: Tensor) -> Tensor:
     """(D, n) values by each pair alone: even shares of the change, and the way off them.
 
     `ends` are (1 + A,), or (D, 1 + A) where they are others for each pair.
@@ -146,7 +146,7 @@ def _said(sample: Sample, scores: Tensor, ends: Tensor) -> Tensor:
     uneven = (2 * members.sum(1).double() - n) / n
     off = (one - other - uneven * (top - own)) / 2
     even = (top - bottom.mean(-1)) / n
-    return even[..., None] + off[:, None] * _ways(sample)
+    return even[..., None] + off[:, None] * _player_weights(sample)
 
 
 def _surrogate(sample: Sample, known: Tensor, spots: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -157,24 +157,25 @@ def _surrogate(sample: Sample, known: Tensor, spots: Tensor) -> tuple[Tensor, Te
     pairs = len(sample.members)
     evaluations = torch.cat([sample.members, ~sample.members])
     points = torch.where(evaluations, spots[:1], spots[1 + sample.background_rows.repeat(2)])
-    some = _some(pairs)
+    subset = _subset(pairs)
     inside = torch.zeros_like(sample.members, dtype=torch.float64)
     outside = torch.zeros_like(inside)
-    together = torch.zeros(len(some), len(some), dtype=torch.float64)
+    together = torch.zeros(len(subset), len(subset), dtype=torch.float64)
     for turn in range(2):
         tuning = (torch.arange(2 * pairs) % pairs) % 2 != turn
         lengths, noise = tuned(points[tuning], known[: 2 * pairs][tuning])
         fit = Regression(torch.cat([points, spots]), known, pairs, spots, lengths, noise)
         ends = fit.within[2 * pairs :]
-        inside += (fit.values + _said(sample, fit.within[: 2 * pairs], ends)) / 2
+        inside += (fit.values + _values_by_pair(sample, fit.within[: 2 * pairs], ends)) / 2
         ends = ends + fit.raised(slice(2 * pairs, None))
-        said = fit.values + fit.moved + _said(sample, fit.left.T.flatten(), ends)
-        outside[turn::2] = said[turn::2]
-        together += fit.together(some) / 2
+        by_pair = fit.values + fit.moved + _values_by_pair(sample, fit.left.T.flatten(), ends)
+        outside[turn::2] = by_pair[turn::2]
+        together += fit.together(subset) / 2
     return inside, outside, together
 
 
-def _some(pairs: int) -> Tensor:
+def _subset(pairs: int) -> Tensor:
+    """The numbers of at most so many pairs as are compared with one another."""
     return torch.linspace(0, pairs - 1, min(pairs, MOST_TOGETHER)).long()
 
 
@@ -184,10 +185,10 @@ def _shared(pulls: Tensor, together: Tensor) -> Tensor:
     Twice what they add to one another, the mean over pairs, that is the surrogate's own value, apart;
     from some of the pairs for all.
     """
-    some = _some(len(pulls))
-    found = torch.zeros_like(pulls[0])
-    for player, pull in enumerate(pulls[some].T):
+    subset = _subset(len(pulls))
+    variance = torch.zeros_like(pulls[0])
+    for player, pull in enumerate(pulls[subset].T):
         moves = pull[:, None] * together
         moves = moves - moves.mean(0) - moves.mean(1, keepdim=True) + moves.mean()
-        found[player] = (moves * moves.T).sum() - moves.diagonal().square().sum()
-    return found * (len(pulls) / len(some)) ** 2
+        variance[player] = (moves * moves.T).sum() - moves.diagonal().square().sum()
+    return variance * (len(pulls) / len(subset)) ** 2

@@ -83,15 +83,15 @@ class Retrained(BlackBox):
 
     def __call__(self, inputs: Tensor) -> Tensor:
         rows = inputs.detach().cpu().numpy()
-        kept = ~np.isnan(rows)
-        _, first, place = np.unique(kept, axis=0, return_index=True, return_inverse=True)
-        found: list[NDArray[Any]] = [np.zeros(0)] * len(first)
+        present = ~np.isnan(rows)
+        _, first, place = np.unique(present, axis=0, return_index=True, return_inverse=True)
+        parts: list[NDArray[Any]] = [np.zeros(0)] * len(first)
         # In the order of the rows: those of one subset may go on in the next batch.
         for group in first.argsort():
-            columns = kept[first[group]]
-            found[group] = self.predict(rows[place.reshape(-1) == group][:, columns], columns)
-        answer = np.empty((len(rows), *found[0].shape[1:]), found[0].dtype)
-        for group, part in enumerate(found):
+            columns = present[first[group]]
+            parts[group] = self.predict(rows[place.reshape(-1) == group][:, columns], columns)
+        answer = np.empty((len(rows), *parts[0].shape[1:]), parts[0].dtype)
+        for group, part in enumerate(parts):
             answer[place.reshape(-1) == group] = part
         return torch.from_numpy(answer).to(
             inputs.dtype if inputs.dtype == torch.float64 else torch.float32
@@ -127,5 +127,5 @@ class Retrained(BlackBox):
         return np.asarray([self.labels.mean(dtype=np.float64)])
 
 
-def _array(given: Any) -> NDArray[Any]:
-    return given.detach().cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
+def _array(numbers: Any) -> NDArray[Any]:
+    return numbers.detach().cpu().numpy() if isinstance(numbers, Tensor) else np.asarray(numbers)
