@@ -46,25 +46,50 @@ def bind(
     Raises:
         NoSignature: they fit no signature that is known of the function.
     """
+    values = (*args, *kwargs.values())
+    key = function, len(args), tuple(kwargs), tuple(map(_type_of, values))
+    names = _NAMES.get(key)
+    if names is None:
+        names = _names(function, args, kwargs)
+        if names is None:
+            # `view(2, 3)` is `view((2, 3))`, `einsum(equation, a, b)` is `einsum(equation, (a, b))`.
+            first, *others = args
+            return bind(function, (first, tuple(others)), kwargs)
+        _NAMES[key] = names
+    return {name: value for name, value in zip(names, values, strict=True) if name[0] != "_"}
+
+
+# The names of the arguments of a call, one by one, by the function and the types of the arguments.
+_NAMES: dict[tuple[Any, ...], tuple[str, ...]] = {}
+
+
+def _type_of(value: Any) -> Any:
+    """As much of a value's type as the choice of an overload depends on."""
+    if isinstance(value, Tensor):
+        return Tensor, value.dim() == 0
+    if isinstance(value, tuple | list):
+        return tuple(map(_type_of, cast("tuple[Any, ...]", value)))
+    return type(value)
+
+
+def _names(
+    function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]
+) -> tuple[str, ...] | None:
+    """The names of the arguments one by one; None if all but the first are to be one argument."""
     signature = _signature(function)
     if signature is not None:
         try:
-            bound = signature.bind(*args, **kwargs).arguments
+            signature.bind(*args, **kwargs)
         except TypeError as error:
             raise NoSignature(str(error)) from None
-        for name, parameter in signature.parameters.items():
-            if parameter.kind is parameter.VAR_KEYWORD:
-                bound.update(bound.pop(name, {}))
-        return {_canonical(name): value for name, value in bound.items() if name[0] != "_"}
-    overloads = _overloads(function)
-    # `view(2, 3)` is `view((2, 3))`, and `einsum(equation, a, b)` is `einsum(equation, (a, b))`.
+        return tuple(map(_canonical, [*list(signature.parameters)[: len(args)], *kwargs]))
+    for overload in _overloads(function):
+        bound = _fitted(overload, args, kwargs)
+        if bound is not None:
+            return tuple(bound)
     others = tuple(args[1:])
-    alike = bool(others) and (_integers(others) or all(isinstance(one, Tensor) for one in others))
-    for positional in (args, (args[0], others) if alike else None):
-        for overload in overloads:
-            bound = None if positional is None else _fitted(overload, positional, kwargs)
-            if bound is not None:
-                return bound
+    if others and (_integers(others) or all(isinstance(one, Tensor) for one in others)):
+        return None
     raise NoSignature(f"no signature of {getattr(function, '__name__', function)} fits")
 
 

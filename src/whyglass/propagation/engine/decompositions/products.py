@@ -183,6 +183,12 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2, out: None = None) -> Tensor:
     if isinstance(dims, int):
         dims = (range(a.dim() - dims, a.dim()), range(dims))
     first, second = ([d % t.dim() for d in axes] for axes, t in zip(dims, (a, b), strict=True))
+    for one, other in zip(first, second, strict=True):
+        # As in torch: an axis of size 1 is repeated along the other.
+        if a.shape[one] == 1:
+            b = b.sum(other, keepdim=True)
+        elif b.shape[other] == 1:
+            a = a.sum(one, keepdim=True)
     rows = [d for d in range(a.dim()) if d not in first]
     columns = [d for d in range(b.dim()) if d not in second]
     size = 1

@@ -129,6 +129,8 @@ def cumulative_product(input: Tensor, dim: int, *, dtype: torch.dtype | None = N
 
 def logcumsumexp(input: Tensor, dim: int) -> Tensor:
     """log sum exp of the first entries."""
+    if not input.dim():
+        return input * 1
     ends = range(1, input.shape[dim] + 1)
     return torch.stack([torch.logsumexp(input.narrow(dim, 0, end), dim) for end in ends], dim)
 
