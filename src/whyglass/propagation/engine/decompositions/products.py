@@ -161,12 +161,14 @@ def einsum(equation: str, tensors: Sequence[Tensor], path: Any = None) -> Any:
         later = "".join(inputs[position + 1 :]) + output
         both = left + right
         if position == len(inputs) - 1:
-            kept = output
+            subscripts = output
         else:
             letters = dict.fromkeys(letter for letter in both if letter in string.ascii_letters)
-            kept = ("..." if "..." in both else "") + "".join(c for c in letters if c in later)
-        operand = torch.einsum(f"{left},{right}->{kept}", operand, other)
-        left = kept
+            subscripts = ("..." if "..." in both else "") + "".join(
+                c for c in letters if c in later
+            )
+        operand = torch.einsum(f"{left},{right}->{subscripts}", operand, other)
+        left = subscripts
     return operand
 
 
