@@ -16,10 +16,10 @@ from whyglass.propagation.engine.tensor_memory import Reference, TensorMemory
 
 def same(here: Any, there: Any) -> bool:
     """Whether two results are equal, tensor by tensor."""
-    pairs = zip(leaves_of(here), leaves_of(there), strict=True)
-    return all(
+    ours, theirs = leaves_of(here), leaves_of(there)
+    return len(ours) == len(theirs) and all(
         torch.equal(a, b) if isinstance(a, Tensor) and isinstance(b, Tensor) else a == b
-        for a, b in pairs
+        for a, b in zip(ours, theirs, strict=True)
     )
 
 
@@ -46,6 +46,26 @@ class Choices:
         """A choice or a tensor at the baseline."""
         entry = self._entries.get(id(value))
         return self._at_baseline(value) if entry is None else entry[2]
+
+    def constant(
+        self,
+        op: str,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        with_baseline: bool,
+    ) -> Any:
+        """What has no gradient is a constant of the network."""
+        result = function(*args, **kwargs)
+        if not with_baseline:
+            self.held.add(op)
+            return result
+        with torch.no_grad():
+            args, kwargs = mapped(self._at_baseline, args), mapped(self._at_baseline, kwargs)
+            there = function(*args, **kwargs)
+        if not same(result, there):
+            self.held.add(op)
+        return result
 
     def use(self, leaves: Iterable[Any]) -> None:
         """A rule takes these: choices among them are constants."""
@@ -74,9 +94,12 @@ class Choices:
             there = function(*mapped(self.there, args), **mapped(self.there, kwargs))
         if same(result, there):
             return False
-        if not tensors:
+        ours, theirs = leaves_of(result), leaves_of(there)
+        if not tensors or len(ours) != len(theirs):
+            # Python may branch on it, or run through as many entries as there are.
             self.held.add(op)
-        for tensor, other in zip(leaves_of(result), leaves_of(there), strict=True):
+            return True
+        for tensor, other in zip(ours, theirs, strict=True):
             if isinstance(tensor, Tensor):
                 self.add(tensor, op, other)
         return True

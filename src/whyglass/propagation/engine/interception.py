@@ -29,8 +29,9 @@ from whyglass.core.errors import Unsupported
 from whyglass.core.inputs import Leaves, differentiable
 from whyglass.propagation.engine.arguments import Form, leaves_of, mapped, packed, unpacked
 from whyglass.propagation.engine.calls import Call, Policy, Table
-from whyglass.propagation.engine.choices import Choices, same
+from whyglass.propagation.engine.choices import Choices
 from whyglass.propagation.engine.complex_numbers import name_on_pairs, on_pairs, parts_of
+from whyglass.propagation.engine.custom_functions import CustomFunctions
 from whyglass.propagation.engine.decompositions.table import (
     DECOMPOSITIONS,
     NOT_LINEAR_IN,
@@ -90,6 +91,7 @@ class Propagation(TorchFunctionMode):
         self.last = ""
         self.accepted: dict[str, int] = {}
         self.held = self._choices.held
+        self._custom = CustomFunctions(self.held)
 
     def __enter__(self) -> Self:
         self._entered += 1
@@ -100,6 +102,7 @@ class Propagation(TorchFunctionMode):
         self._entered -= 1
         if not self._entered:
             self._written.forget()
+            self._custom.forget()
 
     def begin(self, leaves: Leaves, first: int = 0) -> None:
         """Follow the leaves."""
@@ -133,12 +136,15 @@ class Propagation(TorchFunctionMode):
         args, named = tuple(args), kwargs or {}
         known = described(func)
         flagged = known.flag is not None and known.asked_to_write(args, named)
-        if self._written:
-            args, named = mapped(self._written.current, args), mapped(self._written.current, named)
+        for values in (self._written, self._custom):
+            if values:
+                args, named = mapped(values.current, args), mapped(values.current, named)
         if known.is_query and not self._inspects_queries:
             return func(*args, **named)
-        if known.op in self._plain and not (
-            known.writes or flagged or self._records_all or "out" in named
+        if (
+            known.op in self._plain
+            and torch.is_grad_enabled()
+            and not (known.writes or flagged or self._records_all or "out" in named)
         ):
             return self._pass(known.op, func, args, named)
         if self._step_masks:
@@ -188,10 +194,15 @@ class Propagation(TorchFunctionMode):
             named = {name: value for name, value in named.items() if name != "out"}
         leaves, form = packed(args, named)
         function = out_of_place(func) if known.writes else func
+        off = self.needs_gradient and not torch.is_grad_enabled()
         if not any(id(leaf) in self._tracked for leaf in leaves):
             result = function(*args, **named)
-        elif known.op in CONSTANTS or (self.needs_gradient and not torch.is_grad_enabled()):
-            result = self._constant(known, function, args, named)
+        elif known.op in CONSTANTS or (off and (known.writes or flagged or out is not None)):
+            result = self._choices.constant(known.op, function, args, named, self.with_baseline)
+        elif off:
+            with torch.enable_grad():
+                result = self._dispatch(known.op, function, args, named, leaves, form)
+            return self._custom.stand_in(known.op, result)
         else:
             result = self._dispatch(known.op, function, args, named, leaves, form)
         if known.writes or flagged:
@@ -211,20 +222,6 @@ class Propagation(TorchFunctionMode):
         """Run a function so that its call is seen."""
         with self:
             return function(*args, **kwargs)
-
-    def _constant(
-        self, known: Function, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        """What has no gradient is a constant of the network."""
-        result = function(*args, **kwargs)
-        if not self.with_baseline:
-            self.held.add(known.op)
-            return result
-        with torch.no_grad():
-            there = function(*self.at_baseline(args), **self.at_baseline(kwargs))
-        if not same(result, there):
-            self.held.add(known.op)
-        return result
 
     def _dispatch(
         self,

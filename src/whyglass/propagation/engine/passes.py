@@ -24,16 +24,20 @@ def one_of(name: str, value: object, kind: Any) -> None:
 def intercepted(scorer: Scorer, make: Callable[[slice], P]) -> tuple[Evaluated, list[P]]:
     """Scores and changed gradients at the inputs, and the passes: a new one each piece of the batch."""
     require_visible_operations(scorer.model)
-    passes: list[P] = []
+    passes: dict[int, tuple[slice, P]] = {}
 
     def around(piece: slice, _rows: Rows) -> P:
-        passes.append(make(piece))
-        return passes[-1]
+        made = make(piece)
+        # A piece that is run again only to see whether it repeats keeps its first pass; one that did
+        # not fit into memory makes way for its parts.
+        if piece.start not in passes or passes[piece.start][0] != piece:
+            passes[piece.start] = piece, made
+        return made
 
     scorer.interception = around
     here = scorer.at_inputs(gradient=True)
     scorer.interception = None
-    return here, passes
+    return here, [made for _, made in passes.values()]
 
 
 def notes_on(passes: Iterable[Propagation], accepted_by: str) -> list[str]:

@@ -72,6 +72,8 @@ class WrittenMemory:
             return target
         base = target._base  # pyright: ignore[reportPrivateUsage]  no other way
         whole = target if base is None else self._whole(target, base, tracked)
+        if whole is target:
+            base = None
         layout = _layout(target, target if base is None else base, whole)
         if value.size() != target.size():
             # `squeeze_` and its kin change what a tensor says of its memory.
@@ -101,12 +103,16 @@ class WrittenMemory:
         if id(base) in tracked or id(target) not in tracked:
             return self.current(base)
         output = self._outputs.get(id(base), lambda: None)()
-        if output is None:
+        if output is not None:
+            return self.current(output)
+        # Nobody has the whole: the view is all that changes, unless another reaches into it.
+        others = (reference() for reference, _ in tracked.values())
+        if any(other is not None and _overlap(target, other) for other in others):
             raise Unsupported(
-                "an in-place call writes into a view of memory whose whole is gone, so what else "
-                "changes is not known: give the result a name of its own, as in `part = part * 2`"
+                "an in-place call writes into a view of memory whose whole is gone, and another view "
+                "of it may change: give the result a name of its own, as in `part = part * 2`"
             )
-        return self.current(output)
+        return target
 
 
 def laid_out(value: Tensor, like: Tensor) -> Tensor:
@@ -145,6 +151,17 @@ def _stands_alone(value: Tensor, target: Tensor, sources: list[Any]) -> bool:
         and value.stride() == target.stride()
         and not any(isinstance(leaf, Tensor) and _share_memory(value, leaf) for leaf in sources)
     )
+
+
+def _overlap(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors have an entry in common."""
+    if other is one or not _share_memory(one, other):
+        return False
+    if one.dtype != other.dtype:
+        return True
+    places = torch.zeros(one.untyped_storage().nbytes() // one.element_size(), dtype=torch.bool)
+    places.as_strided(one.size(), one.stride(), one.storage_offset()).fill_(True)
+    return bool(places.as_strided(other.size(), other.stride(), other.storage_offset()).any())
 
 
 def _share_memory(one: Tensor, other: Tensor) -> bool:

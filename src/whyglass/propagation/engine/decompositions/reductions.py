@@ -86,13 +86,22 @@ def extreme(
 
 
 def maximum(input: Tensor, other: Tensor) -> Tensor:
-    """x + relu(y - x)."""
-    return input + torch.relu(other - input)
+    """Larger + relu(smaller - larger): beside a bound of -1e38 no digit is lost."""
+    larger, smaller = _ordered(input, other)
+    return larger + torch.relu(smaller - larger)
 
 
 def minimum(input: Tensor, other: Tensor) -> Tensor:
-    """x - relu(x - y)."""
-    return input - torch.relu(input - other)
+    """Smaller - relu(smaller - larger)."""
+    larger, smaller = _ordered(input, other)
+    return smaller - torch.relu(smaller - larger)
+
+
+def _ordered(input: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """Entry by entry the larger at the inputs, and the other: a choice that is fixed."""
+    with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]  no other way
+        first = input.detach() >= other.detach()
+    return torch.where(first, input, other), torch.where(first, other, input)
 
 
 def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
