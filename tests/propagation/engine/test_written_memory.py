@@ -265,15 +265,33 @@ def test_any_sequence_of_writes_keeps_the_sum(seed: int, writes: list[int]) -> N
     assert explanation.checks[0].measured < 1e-9
 
 
-def test_a_part_whose_whole_is_gone_is_refused() -> None:
-    def lost(h: Tensor) -> Tensor:
+def test_a_part_whose_whole_is_gone_is_written_unless_another_reaches_into_it() -> None:
+    def apart(h: Tensor) -> Tensor:
         first, second = torch.relu(h).chunk(2, 1)
         first.mul_(2)
         return torch.cat([first, second], 1)
 
+    def new(h: Tensor) -> Tensor:
+        first, second = torch.relu(h).chunk(2, 1)
+        return torch.cat([first * 2, second], 1)
+
+    def overlapping(h: Tensor) -> Tensor:
+        whole = torch.relu(h)
+        first, second = whole[:, :4], whole[:, 3:]
+        del whole
+        first.mul_(2)
+        return torch.cat([first, second[:, 1:]], 1)
+
     x = torch.randn(3, 4, dtype=torch.float64)
-    with pytest.raises(Unsupported, match="name of its own"):
-        wg.LRP()(Changed(lost).eval(), x, target=0)
+    for method in (wg.LRP(), wg.DeepLIFT()):
+        torch.testing.assert_close(
+            method(Changed(apart).eval(), x, target=0).values,
+            method(Changed(new).eval(), x, target=0).values,
+            rtol=1e-5,
+            atol=1e-6,
+        )
+        with pytest.raises(Unsupported, match="name of its own"):
+            method(Changed(overlapping).eval(), x, target=0)
 
 
 @pytest.mark.parametrize("name", sorted(set(METHODS) - {"dasp"}))

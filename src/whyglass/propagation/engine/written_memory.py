@@ -71,9 +71,9 @@ class WrittenMemory:
         if value is target:
             return target
         base = target._base  # pyright: ignore[reportPrivateUsage]  no other way
-        whole = target if base is None else self._whole(target, base, tracked)
-        if whole is target:
-            base = None
+        whole = None if base is None else self._whole(target, base, tracked)
+        if whole is None:
+            base, whole = None, target
         layout = _layout(target, target if base is None else base, whole)
         if value.size() != target.size():
             # `squeeze_` and its kin change what a tensor says of its memory.
@@ -98,21 +98,21 @@ class WrittenMemory:
     def _typed(self, value: Tensor, like: Tensor) -> Tensor:
         return value if value.dtype == like.dtype else self._run(Tensor.to, value, like.dtype)
 
-    def _whole(self, target: Tensor, base: Tensor, tracked: Any) -> Tensor:
-        """The current value of the memory that the target is a view of."""
+    def _whole(self, target: Tensor, base: Tensor, tracked: Any) -> Tensor | None:
+        """The current value of the memory that the target is a view of, None if it alone is left."""
         if id(base) in tracked or id(target) not in tracked:
             return self.current(base)
         output = self._outputs.get(id(base), lambda: None)()
         if output is not None:
             return self.current(output)
-        # Nobody has the whole: the view is all that changes, unless another reaches into it.
+        # Nobody has the whole: the view is all that changes, unless another one reaches into it.
         others = (reference() for reference, _ in tracked.values())
         if any(other is not None and _overlap(target, other) for other in others):
             raise Unsupported(
                 "an in-place call writes into a view of memory whose whole is gone, and another view "
                 "of it may change: give the result a name of its own, as in `part = part * 2`"
             )
-        return target
+        return None
 
 
 def laid_out(value: Tensor, like: Tensor) -> Tensor:
