@@ -100,9 +100,8 @@ class Propagation(TorchFunctionMode):
     def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
         self._entered -= 1
-        if not self._entered:
-            self._written.forget()
-            self._custom.forget()
+        for values in () if self._entered else (self._written, self._custom):
+            values.forget()
 
     def begin(self, leaves: Leaves, first: int = 0) -> None:
         """Follow the leaves."""
