@@ -55,8 +55,9 @@ function, so that `x * (x > 0)` is explained as `relu(x)` is.
 
 ## Without a rule
 
-A gap is what DeepLIFT's values miss of the change of score: the rounding of half precision, and windows
-that write one entry twice, where torch's own gradient counts both.
+A gap is what DeepLIFT's values miss of the change of score: the rounding of half precision, windows
+that write one entry twice, where torch's own gradient counts both, and dropout that draws anew each
+time.
 
 | operator | deeplift | lrp | guided-backprop |
 |---|---|---|---|"""

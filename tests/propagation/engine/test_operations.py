@@ -266,6 +266,18 @@ def test_a_branch_in_python_is_told() -> None:
     assert not any("gt" in note for note in DeepLIFT()(network, X[:1].abs(), baseline=0.1).notes)
 
 
+def test_a_moving_grid_without_a_rule_is_refused() -> None:
+    for settings in ({"mode": "bicubic"}, {"padding_mode": "reflection"}):
+
+        def network(x: Tensor, settings: dict[str, str] = settings) -> Tensor:
+            grid = x[:, :8].reshape(-1, 2, 2, 2).tanh()
+            return F.grid_sample(image(x), grid, align_corners=False, **settings).sum((1, 2, 3))
+
+        for method in (LRP(), DeepLIFT()):
+            with pytest.raises(Unsupported, match="positions that depend on the input"):
+                method(network, X)
+
+
 def test_what_has_no_rule_of_complex_numbers_is_refused() -> None:
     for method in (LRP(), DeepLIFT()):
         with pytest.raises(Unsupported, match="'exp' of complex numbers has no rule"):

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from whyglass.core.errors import Unsupported
+
 
 def glu(input: Tensor, dim: int = -1) -> Tensor:
     """a sigmoid(b), of the two halves."""
@@ -82,8 +84,14 @@ def sample_at(
     align_corners: bool | None = None,
 ) -> Any:
     """`grid_sample` where the grid is tracked: its cells are fixed, the weights within them are not."""
+    if mode == "nearest":
+        return F.grid_sample(input, grid.detach(), mode, padding_mode, align_corners)
     if mode != "bilinear" or padding_mode == "reflection" or input.dim() != 4:
-        return NotImplemented
+        raise Unsupported(
+            "grid_sample at positions that depend on the input has a rule for images, where it is "
+            f"bilinear or nearest and pads with zeros or the border, and none for mode={mode!r}, "
+            f"padding_mode={padding_mode!r} and an input of {input.dim()} axes"
+        )
     batch, channels, height, width = input.shape
     rows = input.reshape(batch, channels, -1)
     position: list[Tensor] = []

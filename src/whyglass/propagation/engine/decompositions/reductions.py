@@ -119,7 +119,7 @@ def product(
 ) -> Tensor:
     """x_1 x_2 ... x_n, one factor after the other."""
     input = input if dtype is None else input.to(dtype)
-    if dim is None:
+    if dim is None or not input.dim():
         return reduce(torch.mul, input.flatten().unbind(0))
     result = reduce(torch.mul, input.unbind(dim))
     return result.unsqueeze(dim) if keepdim else result
