@@ -23,8 +23,6 @@ WITHOUT_TOLERANCE = 0.01
 SIGMAS = 3.0
 # Roundings that a pass through a small network adds up.
 ROUNDINGS = 16
-# Below this share of the score's size a value counts as zero.
-NOTHING = 1e-6
 # An answer this close is right, whatever its standard error.
 EXACT = 1e-9
 # With which an estimate that was right although it warned is made again.
@@ -76,8 +74,8 @@ def judge(case: Case) -> Judgement:
             name, case.setting, case.hard, "refused", "refused", 0.0, None, 0.0, (str(error),)
         )
     score = float(explanation.score.double().abs().max())
-    off, size = _distance(explanation, truth, score)
     rounding = ROUNDINGS * torch.finfo(_dtype(case)).eps
+    off, size = _distance(explanation, truth, rounding * score)
     tolerance = max(_stated(explanation), rounding)
     sigmas = None
     if explanation.std_error is not None and (errors := _flat(explanation.std_error)).any():
@@ -91,7 +89,7 @@ def judge(case: Case) -> Judgement:
         deserved = _empty(explanation, truth) or not _promise(case, truth, score)
         deserved = deserved or not _adds_up(case, explanation, truth, tolerance * size)
         deserved = deserved or (
-            hasattr(case.method, "seed") and _by_luck(case, truth, score, tolerance)
+            hasattr(case.method, "seed") and _by_luck(case, truth, rounding * score, tolerance)
         )
         outcome = "false alarm" if right and not deserved else "right alarm"
     told = tuple(f"{c.verdict}: {c.name} {c.measured:.3g}" for c in explanation.checks)
@@ -108,11 +106,14 @@ def judge(case: Case) -> Judgement:
     )
 
 
-def _distance(explanation: Explanation, truth: Tensor, score: float) -> tuple[float, float]:
-    """How far the values are from the truth, and how large that is: levels count from their mean."""
+def _distance(explanation: Explanation, truth: Tensor, least: float) -> tuple[float, float]:
+    """How far the values are from the truth, and how large that is, `least` or more.
+
+    Levels count from their mean.
+    """
     values = _flat(explanation.values)
     size = (truth - truth.mean() if explanation.levels else truth).norm()
-    return float((values - truth).norm()), max(float(size), NOTHING * score, 1e-12)
+    return float((values - truth).norm()), max(float(size), least, 1e-30)
 
 
 def _adds_up(case: Case, explanation: Explanation, truth: Tensor, within: float) -> bool:
@@ -136,13 +137,13 @@ def _promise(case: Case, truth: Tensor, score: float) -> bool:
     return gap <= CONSERVED * max(score, size / 100) and size <= CANCELLED * score
 
 
-def _by_luck(case: Case, truth: Tensor, score: float, tolerance: float) -> bool:
+def _by_luck(case: Case, truth: Tensor, least: float, tolerance: float) -> bool:
     """Whether other seeds are further off, in root mean square, than the tolerance."""
     squares = 0.0
     for seed in range(1000, 1000 + SEEDS):
         method = dataclasses.replace(case.method, seed=seed)
         explanation = method(case.model, case.inputs, **case.arguments)
-        off, size = _distance(explanation, truth, score)
+        off, size = _distance(explanation, truth, least)
         squares += (off / size) ** 2
     return (squares / SEEDS) ** 0.5 > tolerance
 
