@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Set
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,20 +15,34 @@ from torch import Tensor
 
 import whyglass
 from benchmarks.verdicts.judge import Case
+from whyglass.coalition.local.lime import POOR_FIT
 
 Model = Callable[[Tensor], Tensor]
+# A background of so many rows stands for the population that smaller ones are drawn from.
+POPULATION = 400
+OTHERS = 8
+DRAWS = 2000
 TREE = ((0, 1, 2), (3, (4, 5)), (6, 7))
 
 
 @dataclass(frozen=True)
 class Game:
-    """A score, the row explained (1, n), and the rows (R, n) that stand for absence."""
+    """A score, the row explained (1, n), and the rows (R, n) that stand for absence.
+
+    `drawn` makes as many other rows of the same population, from a seed.
+    """
 
     name: str
     hard: bool
     model: Model
     x: Tensor
     rows: Tensor
+    drawn: Callable[[int, int], Tensor] | None = None
+
+    def over(self, size: int, seed: int) -> Game:
+        """The same game over other rows."""
+        assert self.drawn is not None
+        return replace(self, rows=self.drawn(size, seed))
 
     @property
     def n(self) -> int:
@@ -73,12 +87,23 @@ class Game:
 
     def regression(self, width: float) -> Tensor:
         """(n,) LIME's slopes over all coalitions."""
+        return self._fit(width)[0]
+
+    def unexplained(self, width: float) -> float:
+        """The share of the weighted variance that the slopes leave."""
+        return self._fit(width)[1]
+
+    def _fit(self, width: float) -> tuple[Tensor, float]:
         z = ((torch.arange(2**self.n)[:, None] >> torch.arange(self.n)) & 1).double()
-        root = torch.exp(-(self.n - z.sum(1)) / (4 * width**2))[:, None]
-        design = torch.cat([z, torch.ones(len(z), 1)], 1) * root
-        return torch.linalg.lstsq(design, self.table[:, None] * root, driver="gelsd").solution[
-            : self.n, 0
-        ]
+        weights = torch.exp(-(self.n - z.sum(1)) / (2 * width**2))
+        root, design = weights.sqrt()[:, None], torch.cat([z, torch.ones(len(z), 1)], 1)
+        target = self.table[:, None]
+        slopes = torch.linalg.lstsq(design * root, target * root, driver="gelsd").solution
+        centred = target[:, 0] - (weights * target[:, 0]).sum() / weights.sum()
+        rest, whole = (
+            (weights * part**2).sum() for part in ((target - design @ slopes)[:, 0], centred)
+        )
+        return slopes[: self.n, 0], float(rest / whole) if whole > 0 else 0.0
 
     def owen(self, tree: Any) -> Tensor:
         """(n,) the mean over all orders that keep groups together."""
@@ -92,13 +117,18 @@ class Game:
         return total / len(every)
 
     def independent(self) -> Tensor:
-        """(n,) Shapley values where absent players are drawn from rows of their own."""
-        total = torch.zeros(self.n, dtype=torch.float64)
-        choices = list(itertools.product(range(len(self.rows)), repeat=self.n))
-        for choice in choices:
-            row = self.rows[list(choice), list(range(self.n))][None]
-            total += Game(self.name, self.hard, self.model, self.x, row).shapley()
-        return total / len(choices)
+        """(n,) Shapley values where each absent player is drawn from a row of its own.
+
+        Over all draws, or over `DRAWS` random ones where there are more.
+        """
+        count = len(self.rows)
+        choices = (
+            torch.cartesian_prod(*[torch.arange(count)] * self.n)
+            if count**self.n <= DRAWS
+            else (torch.randint(count, (DRAWS, self.n), generator=torch.Generator().manual_seed(1)))
+        )
+        drawn = self.rows[choices, torch.arange(self.n)]
+        return replace(self, rows=drawn).shapley()
 
 
 def _orders(tree: Any) -> Iterator[list[int]]:
@@ -119,7 +149,7 @@ def games(n: int, seed: int) -> Iterator[Game]:
 
     inner, outer, slopes = normal(n, 16), normal(16), normal(n)
     one, zero = torch.ones(1, n, dtype=torch.float64), torch.zeros(1, n, dtype=torch.float64)
-    x, many = normal(1, n), normal(20, n)
+    x = normal(1, n)
 
     def smooth(z: Tensor) -> Tensor:
         return torch.tanh(z.double() @ inner * 0.4) @ outer
@@ -130,22 +160,37 @@ def games(n: int, seed: int) -> Iterator[Game]:
     def quadratic(z: Tensor) -> Tensor:
         return linear(z) + ((z.double() @ inner[:, :n]) * z.double()).sum(1)
 
+    def rows(count: int, other: int) -> Tensor:
+        drawn = torch.Generator().manual_seed(7919 * (other + 1) + seed)
+        return torch.randn(count, n, generator=drawn, dtype=torch.float64)
+
+    def repeated(count: int, other: int) -> Tensor:
+        half = rows(count, other)[:, : n - n // 2]
+        return torch.cat([half[:, : n // 2], half], 1)
+
+    def still(count: int, other: int) -> Tensor:
+        kept = rows(count, other)
+        kept[:, ::2] = x[:, ::2]
+        return kept
+
+    def population(name: str, hard: bool, model: Model, x: Tensor, count: int, **more: Any) -> Game:
+        drawn = more.get("drawn", rows)
+        return Game(name, hard, model, x, drawn(count, 0), drawn)
+
     yield Game("linear", False, linear, x, zero)
     yield Game("products of two", False, quadratic, x, zero)
     yield Game("smooth", False, smooth, x, zero)
-    yield Game("background of 20", False, smooth, x, many)
     yield Game("maximum", False, lambda z: z.double().amax(1), x.abs(), zero)
+    yield population("background of 100", False, smooth, x, 100)
+    yield population("background of 20", False, smooth, x, 20)
     yield Game("constant", True, lambda z: 5 + 0 * z[:, 0], x, zero)
-    yield Game("two background rows", True, smooth, x, many[:2])
-    yield Game("heavy tails", True, lambda z: torch.exp(linear(z)), 1.5 * x, many[:5])
+    yield population("two background rows", True, smooth, x, 2)
+    yield population("heavy tails", True, lambda z: torch.exp(linear(z)), 1.5 * x, 5)
     yield Game("saturated", True, lambda z: torch.sigmoid(20 * smooth(z)), x, zero)
-    yield Game("unlikely", True, lambda z: torch.sigmoid(8 * linear(z) - 20), one, many[:5])
+    yield population("unlikely", True, lambda z: torch.sigmoid(8 * linear(z) - 20), one, 5)
     twice = torch.cat([x[:, : n // 2], x[:, : n - n // 2]], 1)
-    same = torch.cat([many[:, : n // 2], many[:, : n - n // 2]], 1)[:8]
-    yield Game("duplicate columns", True, smooth, twice, same)
-    still = many[:8].clone()
-    still[:, ::2] = x[:, ::2]
-    yield Game("constant columns", True, smooth, x, still)
+    yield population("duplicate columns", True, smooth, twice, 8, drawn=repeated)
+    yield population("constant columns", True, smooth, x, 8, drawn=still)
     yield Game("one interaction", True, lambda z: z[:, 0] * z[:, 1], x, zero)
     yield Game("parity", True, lambda z: 1 - 2 * (z.sum(1) % 2), one, zero)
     yield Game("all or nothing", True, lambda z: (z.sum(1) > n - 0.5).double(), one, zero)
@@ -154,8 +199,7 @@ def games(n: int, seed: int) -> Iterator[Game]:
     level = float(smooth(one) - smooth(zero))
     yield Game("no change of score", True, lambda z: smooth(z) - level * z.mean(1), one, zero)
     yield Game("half precision", True, lambda z: smooth(z).to(torch.float16), x.half(), zero.half())
-    steep = Game("steps", True, lambda z: (smooth(z) > 0.3).double(), x, many[:3])
-    yield steep
+    yield population("steps", True, lambda z: (smooth(z) > 0.3).double(), x, 3)
 
 
 def coalition_cases(seeds: int) -> Iterator[Case]:
@@ -169,7 +213,15 @@ def coalition_cases(seeds: int) -> Iterator[Case]:
                 real = 0.75 * 10**0.5 if width is None else width
                 label = game.name if width is None else f"{game.name}, narrow kernel"
                 hard = game.hard or width is not None
-                yield _case(method, game, lambda g=game, w=real: g.regression(w), label, hard)
+                poor = game.unexplained(real) > POOR_FIT
+                yield _case(
+                    method,
+                    game,
+                    lambda g, w=real: g.regression(w),
+                    label,
+                    hard,
+                    {"fit"} if poor else set(),
+                )
         for game in games(4, 200 + seed):
             yield from _several_rows(game, seed)
     yield from _retrained(seeds)
@@ -178,22 +230,32 @@ def coalition_cases(seeds: int) -> Iterator[Case]:
 def _case(
     method: whyglass.Method,
     game: Game,
-    truth: Callable[[], Tensor],
+    truth: Callable[[Game], Tensor],
     setting: str = "",
     hard: bool | None = None,
+    deserved: Set[str] = frozenset(),
 ) -> Case:
+    """`truth` of a game gives the values of the method."""
     baseline = game.baseline
     if method.baseline_is == "background" and isinstance(baseline, Tensor):
         baseline = whyglass.Background(baseline)
     arguments = {} if method.baseline_is == "unused" else {"baseline": baseline}
+    others: list[Callable[[], Tensor]] = []
+    if game.drawn is not None:
+        others = [
+            lambda s=seed: truth(game.over(len(game.rows), s)) for seed in range(1, 1 + OTHERS)
+        ]
     return Case(
         method,
         setting or game.name,
         game.hard if hard is None else hard,
         game.model,
         game.x,
-        truth,
+        lambda: truth(game),
         arguments,
+        deserved=deserved,
+        population=None if game.drawn is None else lambda: truth(game.over(POPULATION, 0)),
+        other_backgrounds=others,
     )
 
 
@@ -205,29 +267,29 @@ def _shapley(game: Game, seed: int) -> Iterator[Case]:
             whyglass.KernelSHAP,
             whyglass.RegressionAdjustedShapley,
         ):
-            yield _case(kind(**settings), game, game.shapley)
-        yield _case(whyglass.Owen(hierarchy=TREE, **settings), game, lambda: game.owen(TREE))
-    if seed < 2:
-        for method in (
-            whyglass.ExactShapley(),
-            whyglass.LinearSHAP(),
-            whyglass.LowOrderSHAP(order=2),
-            whyglass.LowOrderSHAP(order=3),
-            whyglass.MaxSHAP(),
-            whyglass.DASP(sizes=None),
-        ):
-            if method.name != "dasp" and not (method.name == "max-shap" and len(game.rows) > 1):
-                yield _case(method, game, game.shapley)
-    if len(game.rows) == 1 and seed < 2:
-        yield _case(whyglass.Occlusion(window=1), game, game.alone)
+            yield _case(kind(**settings), game, Game.shapley)
+        yield _case(whyglass.Owen(hierarchy=TREE, **settings), game, lambda one: one.owen(TREE))
+    for method in (
+        whyglass.ExactShapley(),
+        whyglass.LinearSHAP(),
+        whyglass.LowOrderSHAP(order=2),
+        whyglass.LowOrderSHAP(order=3),
+    ):
+        yield _case(method, game, Game.shapley)
+    if len(game.rows) == 1:
+        yield _case(whyglass.MaxSHAP(), game, Game.shapley)
+        yield _case(whyglass.Occlusion(window=1), game, Game.alone)
 
 
 def _several_rows(game: Game, seed: int) -> Iterator[Case]:
-    yield _case(whyglass.FeaturePermutation(), game, game.alone)
+    if game.drawn is not None:
+        # Its standard errors are those of the population's mean.
+        whole = game.over(POPULATION, 0)
+        yield _case(whyglass.FeaturePermutation(), game, lambda _: whole.alone())
     if len(game.rows) <= 5:
         method = whyglass.QII(budget=200, seed=seed)
-        yield _case(method, game, game.independent)
-    yield _case(whyglass.QII(influence="unary", budget=200, seed=seed), game, game.alone)
+        yield _case(method, game, Game.independent)
+    yield _case(whyglass.QII(influence="unary", budget=200, seed=seed), game, Game.alone)
 
 
 class LeastSquares:

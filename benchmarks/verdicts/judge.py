@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -23,6 +23,8 @@ WITHOUT_TOLERANCE = 0.01
 SIGMAS = 3.0
 # Roundings that a pass through a small network adds up.
 ROUNDINGS = 16
+# Backgrounds that differ by more than this share of the values are too small.
+TOO_SMALL = 0.25
 # An answer this close is right, whatever its standard error.
 EXACT = 1e-9
 # With which an estimate that was right although it warned is made again.
@@ -35,7 +37,9 @@ class Case:
     """A method on one row of a model whose right values are known.
 
     `promises` names the property that the method's verdict speaks of beside the values themselves:
-    that relevance adds up to the score without much cancelling.
+    that relevance adds up to the score without much cancelling. `deserved` are checks whose warning is
+    right: the property that they name does not hold. Where the background was drawn, `population` and
+    `other_backgrounds` are the values over very many rows and over as many others.
     """
 
     method: Method
@@ -46,6 +50,9 @@ class Case:
     truth: Callable[[], Tensor]
     arguments: dict[str, Any] = field(default_factory=dict[str, Any])
     promises: Literal["values", "conservation"] = "values"
+    deserved: Set[str] = frozenset()
+    population: Callable[[], Tensor] | None = None
+    other_backgrounds: Sequence[Callable[[], Tensor]] = ()
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,8 @@ def judge(case: Case) -> Judgement:
         )
     score = float(explanation.score.double().abs().max())
     rounding = ROUNDINGS * torch.finfo(_dtype(case)).eps
-    off, size = _distance(explanation, truth, rounding * score)
+    least = max(rounding, EXACT) * score
+    off, size = _distance(explanation, truth, least)
     tolerance = max(_stated(explanation), rounding)
     sigmas = None
     if explanation.std_error is not None and (errors := _flat(explanation.std_error)).any():
@@ -86,10 +94,13 @@ def judge(case: Case) -> Judgement:
         wrong = not right if sigmas is None else sigmas > SIGMAS and off > EXACT * size
         outcome: Outcome = "false pass" if wrong else "right pass"
     else:
-        deserved = _empty(explanation, truth) or not _promise(case, truth, score)
+        warned = {check.name for check in explanation.checks if check.verdict != "pass"}
+        deserved = bool(warned & case.deserved) or (warned == {"not flat"} and not truth.any())
+        deserved = deserved or not _promise(case, truth, score)
+        deserved = deserved or ("background" in warned and _small_background(case))
         deserved = deserved or not _adds_up(case, explanation, truth, tolerance * size)
         deserved = deserved or (
-            hasattr(case.method, "seed") and _by_luck(case, truth, rounding * score, tolerance)
+            hasattr(case.method, "seed") and _by_luck(case, truth, least, tolerance)
         )
         outcome = "false alarm" if right and not deserved else "right alarm"
     told = tuple(f"{c.verdict}: {c.name} {c.measured:.3g}" for c in explanation.checks)
@@ -122,10 +133,16 @@ def _adds_up(case: Case, explanation: Explanation, truth: Tensor, within: float)
     return not promised or float((_flat(explanation.values).sum() - truth.sum()).abs()) <= within
 
 
-def _empty(explanation: Explanation, truth: Tensor) -> bool:
-    """Whether all that was warned of is an empty map, and the right map is empty."""
-    warned = {check.name for check in explanation.checks if check.verdict != "pass"}
-    return warned == {"not flat"} and not truth.any()
+def _small_background(case: Case) -> bool:
+    """Whether backgrounds of that size differ from the population, in root mean square, too much."""
+    if case.population is None:
+        return False
+    whole = case.population().double().flatten()
+    squares = [
+        float((other().double().flatten() - whole).norm()) ** 2 for other in case.other_backgrounds
+    ]
+    typical = (sum(squares) / len(squares)) ** 0.5
+    return typical > TOO_SMALL * float(whole.norm())
 
 
 def _promise(case: Case, truth: Tensor, score: float) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,6 +18,8 @@ from tests.zoo.networks import ZOO
 Model = Callable[[Tensor], Tensor]
 POINTS = 2**16
 NOISES = 2**15
+# Backgrounds beside which one is too small or not, and the rows of each for a network.
+OTHERS, ROWS = 4, 30
 
 
 @dataclass(frozen=True)
@@ -52,10 +54,17 @@ class Smooth:
             total += (gradient * (x - start) * speed * slope[piece, None]).sum(0) / points
         return total
 
-    def expected(self) -> Tensor:
+    def expected(self, rows: Tensor | None = None) -> Tensor:
         """(n,) the mean of the integrals from every background row."""
-        each = [self.integral(row[None], points=2**13) for row in self.rows]
-        return torch.stack(each).mean(0)
+        rows = self.rows if rows is None else rows
+        return torch.stack([self.integral(row[None], points=2**12) for row in rows]).mean(0)
+
+    def drawn(self, count: int, seed: int) -> Tensor:
+        """As many other rows, around the same place and as far apart."""
+        generator = torch.Generator().manual_seed(4001 + seed)
+        scale = self.rows.double().std()
+        middle = 0 * self.x.double() if scale > 1e-3 else self.x.double()
+        return middle + scale * torch.randn(count, self.x.shape[1], generator=generator).double()
 
     def gradient(self) -> Tensor:
         """(n,) at the row."""
@@ -165,8 +174,18 @@ def _of_one(net: Smooth, seed: int) -> Iterator[Case]:
     yield case(bent, net.integral, baseline=net.start)
     background = whyglass.Background(net.rows)
     for samples in (50, 400):
-        method = whyglass.ExpectedGradients(samples=samples, seed=seed)
-        yield case(method, net.expected, baseline=background)
+        yield replace(
+            case(
+                whyglass.ExpectedGradients(samples=samples, seed=seed),
+                net.expected,
+                baseline=background,
+            ),
+            population=lambda: net.expected(net.drawn(60, 0)),
+            other_backgrounds=[
+                lambda other=other: net.expected(net.drawn(len(net.rows), other))
+                for other in range(1, 1 + OTHERS)
+            ],
+        )
         settings: dict[str, Any] = {"samples": samples, "seed": seed}
         yield case(whyglass.SmoothGrad(**settings), lambda: net.noisy(0.15, 1)[0])
         yield case(whyglass.SmoothGradSquared(**settings), lambda: net.noisy(0.15, 2)[0])
@@ -245,22 +264,26 @@ def _against_float64(
 ) -> Case:
     model, x = make(dtype)
     arguments: dict[str, Any] = {"target": classes - 1}
-    if method.baseline_is == "background":
-        arguments["baseline"] = whyglass.Background(torch.cat([0 * x, 0.5 * x]))
-    elif method.baseline_is == "row":
-        arguments["baseline"] = 0.0
     if isinstance(method, whyglass.CounterfactualGradCAM):
         arguments = {"target": 0}
+    if method.baseline_is == "row":
+        arguments["baseline"] = 0.0
 
-    def truth() -> Tensor:
-        exact = copy.deepcopy(model).double()
+    def rows(count: int, seed: int) -> Tensor:
+        generator = torch.Generator().manual_seed(6007 + seed)
+        noise = torch.randn(count, *x.shape[1:], generator=generator)
+        return (x.double() * (0.5 + 0.2 * noise)).to(x)
+
+    def exact(count: int = ROWS, seed: int = 0) -> Tensor:
         more = dict(arguments)
         if method.baseline_is == "background":
-            more["baseline"] = whyglass.Background(arguments["baseline"].data.double())
-        values = method(exact, x.double(), **more).values
+            more["baseline"] = whyglass.Background(rows(count, seed).double())
+        values = method(copy.deepcopy(model).double(), x.double(), **more).values
         assert isinstance(values, Tensor)
         return values
 
+    averaged = method.baseline_is == "background"
+    more = {"baseline": whyglass.Background(rows(ROWS, 0))} if averaged else {}
     label = f"{name}, {str(dtype).removeprefix('torch.')}"
     return Case(
         method,
@@ -268,9 +291,13 @@ def _against_float64(
         dtype != torch.float32 or name not in {"mlp", "gap-cnn", "residual", "vit"},
         model,
         x,
-        truth,
-        arguments,
+        exact,
+        arguments | more,
         "conservation" if conserves else "values",
+        population=(lambda: exact(200, 1)) if averaged else None,
+        other_backgrounds=[
+            lambda other=other: exact(ROWS, other) for other in range(2, 2 + OTHERS)
+        ],
     )
 
 
