@@ -11,14 +11,12 @@ import torch
 from torch import Tensor
 
 from whyglass import Explanation, Method, WhyglassError
-from whyglass.core.checks import Verdict, verdict
+from whyglass.core.checks import Verdict
 
 Outcome = Literal["right pass", "false pass", "right alarm", "false alarm", "refused"]
 
 # Checks that state how exact the values are; their tolerance is the one that an answer is held to.
 ACCURACY = ("sampling error", "quadrature error", "completeness", "conservation")
-# Checks that tell how far another sample would move the truth itself: they doubt the question.
-OF_THE_QUESTION = ("background", "regression", "neighbours")
 WITHOUT_TOLERANCE = 0.01
 SIGMAS = 3.0
 # Roundings that a pass through a small network adds up.
@@ -89,8 +87,7 @@ def judge(case: Case) -> Judgement:
     if explanation.std_error is not None and (errors := _flat(explanation.std_error)).any():
         sigmas = max(off - rounding * max(size, score), 0.0) / float(errors.norm())
     right = off <= tolerance * size
-    of_values = [check for check in explanation.checks if check.name not in OF_THE_QUESTION]
-    if verdict(of_values) == "pass":
+    if explanation.verdict == "pass":
         wrong = not right if sigmas is None else sigmas > SIGMAS and off > EXACT * size
         outcome: Outcome = "false pass" if wrong else "right pass"
     else:
