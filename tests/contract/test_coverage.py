@@ -43,13 +43,16 @@ def is_sampled(kind: type[Method]) -> bool:
 
 
 def passed(explanation: Explanation) -> Tensor:
-    """(B,) whether every check of a row passes; that of the background is of another error."""
+    """(B,) whether every check of a row passes.
+
+    That of the background is of another error, save where it is the only one.
+    """
+    own = [check for check in explanation.checks if check.name != "background"]
     checks = [
         torch.tensor(check.rows) <= check.tolerance
         if check.rows
         else torch.full((len(explanation),), check.verdict == "pass")
-        for check in explanation.checks
-        if check.name != "background"
+        for check in own or explanation.checks
     ]
     return torch.stack(checks).all(0)
 

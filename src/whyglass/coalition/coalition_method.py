@@ -35,7 +35,7 @@ from whyglass.core.method import (
     positive_integer,
 )
 from whyglass.core.scorer import Evaluated, Scorer
-from whyglass.core.standard_errors import Sampled, freedom_check
+from whyglass.core.standard_errors import LEAST_FREEDOM, Sampled, freedom_check
 
 TOLERANCE = 1e-4
 # The most numbers that the estimates of several rows hold at once.
@@ -122,11 +122,11 @@ class CoalitionMethod(Method):
         if self.adds_up:
             exact = estimate.values if many else estimate.values[..., 0]
             checks.insert(0, completeness((exact,), here.scores.cpu(), empty.cpu(), TOLERANCE))
-        if (size := absent.sample_size) > 1:
+        if (size := absent.sample_size) > 1 or (size and self.errors_over_background):
             of_score, of_values = deviation / size**0.5, estimate.errors.norm(dim=1)
             error = of_values if self.errors_over_background else of_score
             checks.append(enough_background((estimate.values,), error, size, True))
-        if absent.sample_size == 1:
+        elif size == 1:
             notes.append("one background row: nothing tells how far another would move the values")
         if unchanged.all(1).any():
             equal = int(unchanged.all(1).sum())
@@ -203,6 +203,8 @@ class SampledCoalitions(CoalitionMethod):
     seed: int = 0
 
     cost: ClassVar[str] = "budget evaluations"
+    # Of the variances, for standard errors to be believed.
+    least_freedom: ClassVar[float] = LEAST_FREEDOM
 
     def __post_init__(self) -> None:
         positive_integer("budget", self.budget)
@@ -230,7 +232,9 @@ class SampledCoalitions(CoalitionMethod):
         values, errors, freedom = ((part,) for part in sampled)
         return (
             precision(values, errors, True, self.tol or PRECISION),
-            freedom_check(values, errors, freedom, True, "a larger budget= raises them"),
+            freedom_check(
+                values, errors, freedom, True, "a larger budget= raises them", self.least_freedom
+            ),
         )
 
     def unfinished(self, values: Tensor, errors: Tensor, active: Tensor) -> Tensor:

@@ -129,22 +129,27 @@ def precision(
 
 
 def enough_background(values: Sequence[Tensor], errors: Tensor, size: int, many: bool) -> Check:
-    """How far another background of as many rows would move the values.
+    """How far another background of as many rows would move the values; one row does not tell.
 
     `errors` (B,) or (B, K) are standard errors over the background: of the baseline's score, which the
     values add up to, or the Euclidean norm of those of the values.
     """
     length = flat_sum([value.double() ** 2 for value in values], many).sqrt().cpu()
-    error = errors.double().cpu()
+    error = errors.double().cpu() if size > 1 else torch.full_like(length, torch.inf)
     rows = worst_target(torch.where(error > 0, error / length, 0.0))
     worst = max(rows)
+    text = (
+        f"another background of {size} rows would move the values by {worst:.0%} of them (one "
+        "standard error, Euclidean norms); four times the rows halve that"
+        if size > 1
+        else "one background row does not tell how far another would move the values: give more"
+    )
     return Check(
         "background",
         worst,
         PRECISION,
         "pass" if worst <= PRECISION else "warn",
-        f"another background of {size} rows would move the values by {worst:.0%} of them (one "
-        "standard error, Euclidean norms); four times the rows halve that",
+        text,
         rows,
     )
 

@@ -22,8 +22,8 @@ from torch import Tensor
 from whyglass.core.checks import Check, relative_error, worst_target
 from whyglass.core.inputs import Leaves, differentiable, flat_sum
 
-# Student's t with twelve degrees of freedom is within 1.96 standard errors 93 times in 100.
-LEAST_FREEDOM = 12
+# Student's t with eight degrees of freedom is within 1.96 standard errors 91 times in 100.
+LEAST_FREEDOM = 8
 # Where the standard errors are this small beside the values, it is no matter how small.
 NEGLIGIBLE = 1e-3
 # Stands for no degree of freedom: nothing is known of the variance, however small it looks.
@@ -106,11 +106,12 @@ def freedom_check(
     freedom: Sequence[Tensor],
     many: bool,
     remedy: str,
+    least: float = LEAST_FREEDOM,
 ) -> Check:
     r"""How far the standard errors are off themselves: :math:`1 / \sqrt{2 \nu}`, relative.
 
     The row's figure is the mean over its values, weighted by their variances: values that hardly have
-    an error do not count. `remedy` says what makes it smaller.
+    an error do not count. `remedy` says what makes it smaller, `least` how many degrees suffice.
     """
     variances = [error.double() ** 2 for error in errors]
     unknown = [(1 / (2 * nu.double())).to(v) for v, nu in zip(variances, freedom, strict=True)]
@@ -124,7 +125,7 @@ def freedom_check(
         .cpu()
     )
     rows = worst_target(off)
-    worst, tolerance = max(rows), (2 * LEAST_FREEDOM) ** -0.5
+    worst, tolerance = max(rows), (2 * least) ** -0.5
     count = "no chance" if worst == 0 else f"{1 / (2 * worst**2):.0f} effective degrees of freedom"
     return Check(
         "degrees of freedom",

@@ -49,6 +49,9 @@ class RegressionAdjustedShapley(PairedCoalitions):
     fits: ClassVar[str] = "a surrogate"
     least: ClassVar[int] = 2
 
+    # The surrogate that the residuals are taken from is fitted to the same draws.
+    least_freedom: ClassVar[float] = 12
+
     name: ClassVar[str] = "regression-adjusted-shapley"
     shows: ClassVar[str] = (
         "What each feature adds to the score, by a surrogate fitted to few evaluations and corrected "
