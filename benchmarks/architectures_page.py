@@ -118,7 +118,8 @@ class Sentences:
     def reference(self, row: Row) -> str:
         """The number of a row's sentence, in brackets."""
         text = row.text if row.result == "refused" else f"{row.result}: {row.text}"
-        text = re.sub(r";? called at \S+| Ways out: .*", "", text)
+        text = re.sub(r";? called at \S+| Ways out: .*|, for example .*|: at=LayerCall.*", "", text)
+        text = re.sub(r"( or inputs(\[[^\]]*\]| '[^']*'))+", " or others", text)
         text = re.sub(r"\(\d+(, \d+)*,?\)", "(...)", text)
         text = re.sub(r"\[[^\]]*[(\d][^\]]*\]", "[...]", text)
         text = re.sub(r"(inputs|layer|layers|at=)(\[| )?'[^']*'\]?", r"\1 '...'", text)
