@@ -131,7 +131,7 @@ class _Recorder(TorchFunctionMode):
         # The numbers of the candidates that a tensor is computed from.
         self._before: dict[int, frozenset[int]] = {}
         # A tensor that is kept cannot be mistaken for another by its id.
-        self._kept: list[Tensor] = []
+        self._results: list[Tensor] = []
         self.mapped: set[int] = set()
         self._names, self._rows = names, rows
         self._candidates: list[_Candidate] = []
@@ -151,7 +151,7 @@ class _Recorder(TorchFunctionMode):
         for number in before:
             self._candidates[number].after.append(f"product by {op}" if product else op)
         self._before[id(result)] = before
-        self._kept.append(result)
+        self._results.append(result)
         layout = self._layout(op, result, operands)
         if result.dim() < 3 or len(result) != self._rows:
             # Windows or patches in place of the batch: no map of an image.

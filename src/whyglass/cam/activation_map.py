@@ -96,7 +96,7 @@ class ActivationMap(Method):
         parts = gradients.unbind(-1) if scorer.many else (gradients,)
         grids = [over.to_channels_first(part, grid, last, layer.name) for part in parts]
         maps = self.maps(scorer, baseline, over, activations, grids)
-        values = over.spread(torch.stack(maps, 1))
+        values = over.interpolated(torch.stack(maps, 1))
         values = values if scorer.many else values[..., 0]
         low = " x ".join(map(str, activations.shape[2:]))
         where = f" over {structure.label(over.index)}" if len(inputs) > 1 else ""

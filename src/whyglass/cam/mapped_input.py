@@ -44,7 +44,7 @@ class MappedInput:
         shape = self.leaf.shape[1:]
         return tuple({0: shape, 1: shape[1:], -1: shape[:-1]}[self.channels])
 
-    def spread(self, maps: Tensor) -> Tensor:
+    def interpolated(self, maps: Tensor) -> Tensor:
         """K maps (B, K, *S) interpolated over the input, in its form with one channel, (B, ..., K)."""
         size = self.size
         full = F.interpolate(maps, size, mode=UPSAMPLING[len(size)], align_corners=False)

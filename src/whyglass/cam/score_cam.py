@@ -70,7 +70,7 @@ class ScoreCAM(ActivationMap):
         def masked(piece: slice) -> tuple[Tensor, ...]:
             row = row_of_score[piece].to(activations.device)
             channel = torch.arange(piece.start, piece.stop, device=row.device) % channels
-            mask = over.spread(activations[row, channel][:, None])[..., 0]
+            mask = over.interpolated(activations[row, channel][:, None])[..., 0]
             low, high = (f(mask.flatten(1), 1) for f in (torch.amin, torch.amax))
             span = per_row(high - low, mask)
             mask = torch.where(span > 0, (mask - per_row(low, mask)) / span, 0.0)

@@ -49,7 +49,7 @@ SHAPLEY_AXIOMS: tuple[Axiom, ...] = (
     "linearity",
     "dummy",
 )
-# Of methods that are exact where a model is as they suppose, and miss its score where it is not.
+# The axioms of methods that are exact only for models of the supposed kind.
 WITHOUT_COMPLETENESS: tuple[Axiom, ...] = ("implementation invariance", "linearity", "dummy")
 
 
@@ -206,7 +206,7 @@ class SampledCoalitions(CoalitionMethod):
     seed: int = 0
 
     cost: ClassVar[str] = "budget evaluations"
-    # Of the variances, for standard errors to be believed.
+    # The degrees of freedom that variances need for standard errors to be believed.
     least_freedom: ClassVar[float] = LEAST_FREEDOM
 
     def __post_init__(self) -> None:
@@ -216,7 +216,7 @@ class SampledCoalitions(CoalitionMethod):
             positive("tol", self.tol)
 
     def generator(self) -> torch.Generator:
-        """A new one, at its start."""
+        """A new random generator, at its start."""
         return torch.Generator().manual_seed(self.seed)
 
     def held(self, players: int) -> int:

@@ -52,14 +52,14 @@ class _Path:
         self.left = torch.zeros_like(self.active)
 
     def only(self, going: Tensor) -> _Path:
-        """The same for the columns that go on."""
+        """The state of the columns that go on."""
         if not going.all():
             for name, value in vars(self).items():
                 setattr(self, name, value[going])
         return self
 
     def step(self, gram: Tensor) -> None:
-        """To the next penalty at which a player gets a slope or loses it."""
+        """Lower each penalty to the next one at which a player gets a slope or loses it."""
         way = self._direction(gram)
         fall = way @ gram
         penalty, correlations = self.penalty[:, None], self.correlations
@@ -87,14 +87,16 @@ class _Path:
     def _direction(self, gram: Tensor) -> Tensor:
         """(C, n): how the slopes of the active players move as the penalty falls by one."""
         most = int(self.active.sum(1).max())
-        place = self.active.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
-        there = self.active.gather(1, place)
+        position = self.active.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[
+            :, :most
+        ]
+        there = self.active.gather(1, position)
         both = there[:, :, None] & there[:, None, :]
-        inner = torch.where(both, gram[place[:, :, None], place[:, None, :]], 0.0)
+        inner = torch.where(both, gram[position[:, :, None], position[:, None, :]], 0.0)
         inner.diagonal(dim1=1, dim2=2).add_((~there).double())
-        signs = torch.where(there, self.correlations.gather(1, place).sign(), 0.0)
+        signs = torch.where(there, self.correlations.gather(1, position).sign(), 0.0)
         way = torch.linalg.solve(inner, signs[..., None])[..., 0]
-        return torch.zeros_like(self.slopes).scatter_(1, place, way)
+        return torch.zeros_like(self.slopes).scatter_(1, position, way)
 
 
 def _where_positive(distance: Tensor, speed: Tensor, closed: Tensor) -> Tensor:

@@ -76,18 +76,18 @@ def draw(
     """
     generator = torch.Generator().manual_seed(seed)
     lap_order = torch.randperm(background_size, generator=generator)
-    distinct, place = stratum.total // background_size, torch.arange(count)
+    distinct, position = stratum.total // background_size, torch.arange(count)
     size = min(stratum.size, n - stratum.size)
     if distinct > max(LISTED, 4 * count):
         first = 2 * distinct == math.comb(n, size)
         coalitions = _distinct(n, size, count, first, generator)
-        background_rows = lap_order[place % background_size]
+        background_rows = lap_order[position % background_size]
     else:
         listed = itertools.islice(itertools.combinations(range(n), size), distinct)
         flat = itertools.chain.from_iterable(listed)
         chosen = torch.from_numpy(np.fromiter(flat, np.int64, distinct * size))
         # Lap after lap through the coalitions, each lap with other background rows for each.
-        lap, coalition = place // distinct, place % distinct
+        lap, coalition = position // distinct, position % distinct
         order = torch.randperm(distinct, generator=generator)
         coalitions = torch.zeros(count, n, dtype=torch.bool)
         coalitions.scatter_(1, chosen.reshape(distinct, size)[order[coalition]], True)

@@ -27,10 +27,10 @@ class Fit:
 class WeightedRegression:
     """Least squares on coalitions (S, n) with weights (S,), an intercept free, ready for any scores.
 
-    `more` columns (S, E) are fitted beside and taken out of the scores. `alpha` times the squared
-    slopes is added to the weighted mean of squares. `chance` (S,) is the share of the variance of a
-    draw that counts for the errors: zero for coalitions that are not there by chance. Slopes that the
-    coalitions do not determine, `undetermined` in number, are the smallest that fit.
+    `further` columns (S, E) are fitted beside the memberships and taken out of the scores. `alpha`
+    times the squared slopes is added to the weighted mean of squares. `chance` (S,) is the share of the
+    variance of a draw that counts for the errors: zero for coalitions that are not there by chance.
+    Slopes that the coalitions do not determine, `undetermined` in number, are the smallest that fit.
     """
 
     def __init__(
@@ -39,46 +39,48 @@ class WeightedRegression:
         weights: Tensor,
         alpha: float,
         chance: Tensor,
-        more: Tensor | None = None,
+        further: Tensor | None = None,
     ) -> None:
         self._share = weights / weights.sum()
         self._root = self._share.sqrt()[:, None]
         self._n, design = members.shape[1], members.double()
-        self._more = design[:, :0] if more is None else more
-        self._design = design = self._weighed(torch.cat([design, self._more], 1))
+        self._further = design[:, :0] if further is None else further
+        self._design = design = self._weighed(torch.cat([design, self._further], 1))
         matrix = design.T @ design
         matrix.diagonal()[: self._n] += alpha
         within = inverse(matrix)
-        self._pull = pull = design @ within
+        self._solver = solver = design @ within
         # Of players that always go together only the mean is determined.
         resolved = (within @ matrix).diagonal()[: self._n] > 1 - 1e-6
         self.undetermined = int((~resolved).sum())
         # A residual is smaller than the error behind it by how much the fit leans on its draw.
-        leverage = (pull * design).sum(1) + self._share
-        own = pull[:, : self._n]
-        self._spread = (own / (1 - leverage.clamp_max(0.9))[:, None]).square() * chance[:, None]
+        leverage = (solver * design).sum(1) + self._share
+        own = solver[:, : self._n]
+        self._error_weights = (own / (1 - leverage.clamp_max(0.9))[:, None]).square() * chance[
+            :, None
+        ]
         drawn = chance > 0
         self._draws, self._fitted = int(drawn.sum()), float(leverage[drawn].sum())
 
     def _weighed(self, columns: Tensor) -> Tensor:
         return self._root * (columns - self._share @ columns)
 
-    def without_more(self, scores: Tensor) -> Tensor:
-        """(S, C): what `more` makes of scores taken out."""
-        return scores - self._more @ (self._pull.T @ self._weighed(scores))[self._n :]
+    def without_further(self, scores: Tensor) -> Tensor:
+        """(S, C): the scores less what the further columns explain of them."""
+        return scores - self._further @ (self._solver.T @ self._weighed(scores))[self._n :]
 
     def fit(self, scores: Tensor) -> Fit:
         """The fit to C columns of scores (S, C), which are best taken less a score that is in them."""
         y = self._weighed(scores)
-        slopes = self._pull.T @ y
+        slopes = self._solver.T @ y
         square = (y - self._design @ slopes).square()
         total = (y - self._design[:, self._n :] @ slopes[self._n :]).square().sum(0)
         # A score that does not vary is explained by the intercept.
         size = self._share @ scores.square()
         explained = torch.where(total > 1e-26 * size, 1 - square.sum(0) / total, 1.0)
-        variances = square.T @ self._spread
+        variances = square.T @ self._error_weights
         freedom = degrees_of_freedom(
-            variances, square.square().T @ self._spread.square(), self._draws, self._fitted
+            variances, square.square().T @ self._error_weights.square(), self._draws, self._fitted
         )
         return Fit(slopes[: self._n].T, variances.sqrt(), freedom, explained)
 
@@ -94,9 +96,9 @@ def fit_chosen(
     for number, players in enumerate(choices):
         columns = (which == number).nonzero()[:, 0]
         own = WeightedRegression(members[:, players], weights, 0.0, chance).fit(scores[:, columns])
-        place = columns[:, None], players.nonzero()[:, 0]
-        fit.slopes[place], fit.errors[place] = own.slopes, own.errors
-        fit.freedom[place], fit.explained[columns] = own.freedom, own.explained
+        position = columns[:, None], players.nonzero()[:, 0]
+        fit.slopes[position], fit.errors[position] = own.slopes, own.errors
+        fit.freedom[position], fit.explained[columns] = own.freedom, own.explained
     return fit
 
 

@@ -73,9 +73,9 @@ class Blur:
 
     def _along(self, images: Tensor, axis: int) -> Tensor:
         size = images.shape[axis]
-        place = torch.arange(size, dtype=images.dtype, device=images.device)
+        position = torch.arange(size, dtype=images.dtype, device=images.device)
         # A (size, size) matrix of weights, each row normalised: the border needs no padding.
-        weights = torch.exp(-((place[:, None] - place) ** 2) / (2 * self.sigma**2))
+        weights = torch.exp(-((position[:, None] - position) ** 2) / (2 * self.sigma**2))
         weights = weights / weights.sum(1, keepdim=True)
         return (images.transpose(axis, -1) @ weights.T).transpose(axis, -1)
 

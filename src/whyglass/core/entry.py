@@ -141,13 +141,13 @@ class IndexEntry(Entry):
         if self.index is None or self._single:
             # Of two names for one logit the second is that of a positive one.
             return self.names[-1] if 1 <= len(self.names) <= 2 else "output"
-        place = [int(part) for part in self.index[row].reshape(-1)]
-        last = str(place[-1])
+        position = [int(part) for part in self.index[row].reshape(-1)]
+        last = str(position[-1])
         if self._named:
-            last = self.names[place[-1]] if place[-1] < len(self.names) else "no object"
+            last = self.names[position[-1]] if position[-1] < len(self.names) else "no object"
         if self.box:
-            return f"{last} in box {place[0]}"
-        return ", ".join([*map(str, place[:-1]), last])
+            return f"{last} in box {position[0]}"
+        return ", ".join([*map(str, position[:-1]), last])
 
 
 def class_index(index: Any, rows: int, names: Sequence[str] | None, name: str) -> Tensor:

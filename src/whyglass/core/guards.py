@@ -27,11 +27,11 @@ _QUANTISED = ("torch.ao.nn.quantized", "torch.nn.quantized")
 
 
 class NonfiniteScore(BadInput):
-    """A score is NaN or infinite: that of the evaluation numbered `place`."""
+    """A score is NaN or infinite: that of the evaluation numbered `position`."""
 
-    def __init__(self, message: str, place: int) -> None:
+    def __init__(self, message: str, position: int) -> None:
         super().__init__(message)
-        self.place = place
+        self.position = position
 
 
 def check_call(

@@ -52,20 +52,20 @@ def unpack(inputs: object, of_arrays: torch.dtype | None = None) -> tuple[Leaves
     Numpy arrays become tensors, and those of floats of the type `of_arrays`, if there is one.
     """
     if isinstance(inputs, Tensor | np.ndarray):
-        given, structure = (cast("object", inputs),), Structure()
+        parts, structure = (cast("object", inputs),), Structure()
     elif isinstance(inputs, tuple | list) and _holds_tensors(cast("Sequence[object]", inputs)):
-        given = tuple(cast("Sequence[object]", inputs))
-        structure = Structure(tuple(range(len(given))))
+        parts = tuple(cast("Sequence[object]", inputs))
+        structure = Structure(tuple(range(len(parts))))
     elif isinstance(inputs, Mapping) and inputs:
         named = cast("Mapping[str, object]", inputs)
-        given, structure = tuple(named.values()), Structure(tuple(named))
+        parts, structure = tuple(named.values()), Structure(tuple(named))
     else:
         raise BadInput(
             f"inputs must be a tensor, or a tuple or dict of tensors, not {type(inputs).__name__}"
             f"{_way_to_tensor('inputs', inputs)}"
         )
     leaves = tuple(
-        _tensor(leaf, structure.label(index), of_arrays) for index, leaf in enumerate(given)
+        _tensor(leaf, structure.label(index), of_arrays) for index, leaf in enumerate(parts)
     )
     for index, leaf in enumerate(leaves):
         label = structure.label(index)

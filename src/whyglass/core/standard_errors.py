@@ -79,7 +79,7 @@ class SampledFeatures:
         count = max(1, min(MOST_FEATURES, MOST_NUMBERS // (rows * draws), sum(sizes)))
         chosen = torch.linspace(0, sum(sizes) - 1, count, dtype=torch.float64).long()
         ends = torch.tensor(sizes).cumsum(0).tolist()
-        self._places = [
+        self._positions = [
             chosen[(chosen >= end - size) & (chosen < end)] - (end - size)
             for size, end in zip(sizes, ends, strict=True)
         ]
@@ -88,8 +88,8 @@ class SampledFeatures:
     def add(self, draws: Tensor, rows: Tensor, leaves: Leaves) -> None:
         """Leaves (N, ...) of these draws (N,) and rows (N,)."""
         parts = [
-            leaf.reshape(len(leaf), -1)[:, place.to(leaf.device)].double().cpu()
-            for leaf, place in zip(leaves, self._places, strict=True)
+            leaf.reshape(len(leaf), -1)[:, position.to(leaf.device)].double().cpu()
+            for leaf, position in zip(leaves, self._positions, strict=True)
         ]
         self.draws[draws, rows] = torch.cat(parts, 1)
 
@@ -116,11 +116,11 @@ def freedom_check(
     variances = [error.double() ** 2 for error in errors]
     unknown = [(1 / (2 * nu.double())).to(v) for v, nu in zip(variances, freedom, strict=True)]
     total = flat_sum(variances, many)
-    weighted = flat_sum([v * u for v, u in zip(variances, unknown, strict=True)], many) / total
-    even = flat_sum(unknown, many) / flat_sum([torch.ones_like(v) for v in variances], many)
+    by_variance = flat_sum([v * u for v, u in zip(variances, unknown, strict=True)], many) / total
+    unweighted = flat_sum(unknown, many) / flat_sum([torch.ones_like(v) for v in variances], many)
     small = relative_error(values, errors, many).to(total) <= NEGLIGIBLE
     off = (
-        torch.where(total > 0, torch.where(small & (weighted < 1), 0.0, weighted), even)
+        torch.where(total > 0, torch.where(small & (by_variance < 1), 0.0, by_variance), unweighted)
         .sqrt()
         .cpu()
     )

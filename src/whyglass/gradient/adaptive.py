@@ -234,9 +234,9 @@ class _Group:
         many = self.scorer.many
         gap = self._per_row(intervals.row, intervals.gap)
         squares = self._per_row(intervals.row, intervals.jump_sum**2)
-        place = per_row(intervals.row, intervals.jump_sum).expand_as(intervals.jump_sum)
+        position = per_row(intervals.row, intervals.jump_sum).expand_as(intervals.jump_sum)
         largest = torch.zeros_like(gap).scatter_reduce(
-            0, place, intervals.jump_sum.abs(), "amax", include_self=True
+            0, position, intervals.jump_sum.abs(), "amax", include_self=True
         )
         theta = torch.where(squares > 0, gap / squares, 0.0)
         limit = torch.where(largest > 0, 0.5 / largest, 0.0)

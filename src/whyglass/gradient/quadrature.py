@@ -42,7 +42,7 @@ def trapezoid(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def gauss_legendre(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Exact for polynomials of degree 2T - 1."""
+    """The Gauss-Legendre rule, exact for polynomials of degree 2T - 1."""
     points, weights = np.polynomial.legendre.leggauss(count)
     return (points + 1) / 2, weights / 2
 

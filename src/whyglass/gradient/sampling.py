@@ -137,19 +137,19 @@ def _round(
             drawn_leaves = multiply(drawn_leaves, concatenate(steps), scorer.many)
         if squared:
             drawn_leaves = tuple(leaf**2 for leaf in drawn_leaves)
-        place = torch.arange(evaluated.piece.start, evaluated.piece.stop)
-        moments.features.add(first_sample + place // width, here, drawn_leaves)
+        position = torch.arange(evaluated.piece.start, evaluated.piece.stop)
+        moments.features.add(first_sample + position // width, here, drawn_leaves)
         fresh = max(0, min(width - evaluated.piece.start, len(here))) if new else 0
         whole = width == scorer.rows and not (evaluated.piece.start % width or len(here) % width)
         for index, leaf in enumerate(drawn_leaves):
-            place = here.to(leaf.device)
+            position = here.to(leaf.device)
             shift = moments.shift[index]
             if fresh:
-                shift[place[:fresh]] = leaf[:fresh].double()
+                shift[position[:fresh]] = leaf[:fresh].double()
             if whole:
                 off = leaf.reshape(-1, *shift.shape) - shift.to(leaf.dtype)
             else:
-                off = leaf - shift[place].to(leaf.dtype)
+                off = leaf - shift[position].to(leaf.dtype)
             raised = off
             for power, sums in enumerate(moments.sums, 1):
                 if power > 1:
@@ -158,7 +158,7 @@ def _round(
                     # Within a batch the precision of the gradients will do: the shift is gone.
                     sums[index] += raised.sum(0)
                 else:
-                    sums[index].index_add_(0, place, raised.double())
+                    sums[index].index_add_(0, position, raised.double())
         if steps:
             total = flat_sum(drawn_leaves, scorer.many).cpu()
             for power, accumulated in enumerate(moments.totals, 1):

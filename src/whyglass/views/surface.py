@@ -264,9 +264,9 @@ def _label(scorer: Scorer, target: Target, names: Sequence[str] | None) -> str:
 def _like(model: Callable[..., Any]) -> Tensor:
     """A number of the kind and on the device that the model takes."""
     if isinstance(model, nn.Module):
-        found = next((p for p in model.parameters() if p.is_floating_point()), None)
-        if found is not None:
-            return found
+        parameter = next((p for p in model.parameters() if p.is_floating_point()), None)
+        if parameter is not None:
+            return parameter
     return torch.zeros(())
 
 

@@ -56,7 +56,7 @@ class Table(Masker):
 
 @dataclass
 class Nearby(Table):
-    """`whyglass.core.baseline.Conditional`: a score is the mean over the nearest rows of the data."""
+    """The masker of `whyglass.core.baseline.Conditional`: scores are means over the nearest rows."""
 
     neighbours: int
 
@@ -133,7 +133,7 @@ class Nearby(Table):
         try:
             scores = scorer.scores(points, rows[row].cpu())
         except NonfiniteScore as error:
-            at = coalition[error.place], row[error.place]
+            at = coalition[error.position], row[error.position]
             refuse(error, present[at[0]].cpu(), int(rows[at[1]]))
         # Differences to the first score of each: equal scores have exactly that mean.
         wide, count = scores.double(), near.sum(2)
@@ -146,7 +146,7 @@ class Nearby(Table):
 
 @dataclass
 class Regressed(Table):
-    """`whyglass.core.baseline.Gaussian`."""
+    """The masker of `whyglass.core.baseline.Gaussian`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -158,10 +158,10 @@ class Regressed(Table):
         present, rows, background_rows = with_every_row(present, rows, background_rows)
         keep, here, base = self.columns(present), self.point[rows], self.data[background_rows]
         made = torch.where(keep, here, base)
-        distinct, place = keep.unique(dim=0, return_inverse=True)
+        distinct, position = keep.unique(dim=0, return_inverse=True)
         for index, known in enumerate(distinct):
             if known.any() and not known.all():
-                own = place == index
+                own = position == index
                 off = (here[own] - base[own])[:, known].double()
                 moved = base[own][:, ~known] + (off @ self._slope(known)).to(base)
                 made[own] = made[own].index_copy(1, (~known).nonzero()[:, 0], moved)
@@ -188,7 +188,7 @@ class Regressed(Table):
         )
 
     def _slope(self, known: Tensor) -> Tensor:
-        """The matrix that predicts the absent columns from those known."""
+        """The matrix that predicts the absent columns from those present."""
         key = known.cpu().numpy().tobytes()
         if key not in self._slopes:
             if len(self._slopes) * known.numel() ** 2 > MOST_SLOPES:

@@ -33,12 +33,12 @@ class Evaluations:
         nobody, everybody = sizes == 0, sizes == coalitions.shape[1]
         between = (~(nobody | everybody)).nonzero()[:, 0]
         coalitions, rows = coalitions[between], background_rows[between]
-        self.keys, first, place = np.unique(
+        self.keys, first, position = np.unique(
             _keys(coalitions, rows), return_index=True, return_inverse=True
         )
         self.coalitions, self.background_rows = coalitions[first], rows[first]
-        self._place = torch.where(everybody, len(first), len(first) + 1 + background_rows)
-        self._place[between] = torch.from_numpy(place.reshape(-1))
+        self._positions = torch.where(everybody, len(first), len(first) + 1 + background_rows)
+        self._positions[between] = torch.from_numpy(position.reshape(-1))
 
     def expand(self, scores: Tensor, full: Tensor, empties: Tensor) -> Tensor:
         """(R, S, K): the score of each evaluation.
@@ -46,7 +46,7 @@ class Evaluations:
         From the distinct scores (R, D, K), those of everybody (R, K), and those of nobody with each
         background row (R, A, K).
         """
-        return torch.cat([scores, full[:, None], empties], 1)[:, self._place]
+        return torch.cat([scores, full[:, None], empties], 1)[:, self._positions]
 
 
 def _keys(coalitions: Tensor, background_rows: Tensor) -> NDArray[Any]:

@@ -19,7 +19,7 @@ SWEEPS = 4
 
 @dataclass
 class Inpainted(Masker):
-    """`whyglass.core.baseline.Inpaint`."""
+    """The masker of `whyglass.core.baseline.Inpaint`."""
 
     groups: FeatureGroups
     points: Leaves
@@ -75,8 +75,8 @@ def _fill(images: Tensor, keep: Tensor) -> Tensor:
     coarse = _fill(torch.where(reached, total / share.clamp_min(0.25), total), reached)
     finer = F.interpolate(coarse, scale_factor=2, mode="bilinear")[:, :, :height, :width]
     filled = torch.where(keep, images, finer)
-    place = torch.arange(height, device=images.device)[:, None]
-    odd_ones = (place + torch.arange(width, device=images.device)) % 2 > 0
+    position = torch.arange(height, device=images.device)[:, None]
+    odd_ones = (position + torch.arange(width, device=images.device)) % 2 > 0
     for _ in range(SWEEPS):
         for half in (odd_ones, ~odd_ones):
             around = F.pad(filled, (1, 1, 1, 1), mode="replicate")

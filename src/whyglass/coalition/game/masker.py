@@ -86,8 +86,8 @@ class Masker(ABC):
         try:
             scores = scorer.scores(points, rows.repeat(len(coalitions)), width)
         except NonfiniteScore as error:
-            at = error.place // width
-            refuse(error, coalitions[at], int(rows[error.place % width]))
+            at = error.position // width
+            refuse(error, coalitions[at], int(rows[error.position % width]))
         return scores.unflatten(0, (len(coalitions), width))
 
 

@@ -29,7 +29,7 @@ from whyglass.core.scorer import Scorer
 
 @dataclass
 class Delete(Masker):
-    """`whyglass.core.baseline.Deletion`: tokens move up, what belongs to them moves along."""
+    """The masker of `whyglass.core.baseline.Deletion`: tokens move up with what belongs to them."""
 
     groups: FeatureGroups
     points: Leaves

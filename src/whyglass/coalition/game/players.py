@@ -113,14 +113,16 @@ def feature_groups(players: Players, scorer: Scorer) -> FeatureGroups:
     points = scorer.points
     if isinstance(players, str):
         players = _superpixels(players)
-    asked: Any = players(scorer.structure.pack(points)) if callable(players) else players
-    if asked is None or isinstance(asked, int):
+    setting: Any = players(scorer.structure.pack(points)) if callable(players) else players
+    if setting is None or isinstance(setting, int):
         split = has_players(points, scorer.structure.names or ())
-        masks = _single_features(points, split) if asked is None else _windows(points, split, asked)
+        masks = (
+            _single_features(points, split) if setting is None else _windows(points, split, setting)
+        )
     else:
         masks = tuple(
             _mask(part, point, scorer.structure.label(index))
-            for index, (part, point) in enumerate(zip(_parts(asked, scorer), points, strict=True))
+            for index, (part, point) in enumerate(zip(_parts(setting, scorer), points, strict=True))
         )
     numbers = torch.cat([mask.flatten() for mask in masks]).unique()
     numbers = numbers[numbers >= 0]

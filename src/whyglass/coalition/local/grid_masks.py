@@ -65,18 +65,18 @@ class GridMasks:
         count = BLOCK // 2 if self.paired else BLOCK
         levels = torch.rand((count, *self.cells), generator=generator, dtype=torch.float64)
         shifts = [torch.randint(size, (count,), generator=generator) for size in self.sizes]
-        cells, places = levels < self.keep, torch.stack(shifts, 1)
+        cells, positions = levels < self.keep, torch.stack(shifts, 1)
         if self.paired:
             cells = torch.stack([cells, levels > 1 - self.keep], 1).flatten(0, 1)
-            places = places.repeat_interleave(2, 0)
-        return Block(cells.to(self.like), places.to(self.like.device))
+            positions = positions.repeat_interleave(2, 0)
+        return Block(cells.to(self.like), positions.to(self.like.device))
 
     def make(self, first: int, last: int) -> Tensor:
         """Masks first to last - 1: (n, *shape), in [0, 1]."""
         masks, shifts = self.drawn(first, last)
         for axis, (enlarge, size) in enumerate(zip(self._enlarge, self.shape, strict=True)):
-            places = shifts[:, axis, None] + torch.arange(size, device=shifts.device)
-            masks = _along(masks, enlarge[places], axis + 1)
+            positions = shifts[:, axis, None] + torch.arange(size, device=shifts.device)
+            masks = _along(masks, enlarge[positions], axis + 1)
         return masks
 
     def drawn(self, first: int, last: int) -> Block:
@@ -135,15 +135,15 @@ def enlarging(cells: int, size: int) -> Tensor:
     """(size, cells): linear interpolation between the centres of cells, mirrored beyond the outer."""
     centre = (torch.arange(size, dtype=torch.float64) + 0.5) * cells / size - 0.5
     last = cells - 1
-    place = (last - (last - centre.abs()).abs()).clamp(0, last)
-    distance = (place[:, None] - torch.arange(cells)).abs()
+    position = (last - (last - centre.abs()).abs()).clamp(0, last)
+    distance = (position[:, None] - torch.arange(cells)).abs()
     return (1 - distance).clamp_min(0)
 
 
 def _bins(count: int, size: int) -> Tensor:
     edges = torch.arange(count + 1) * size // count
-    place = torch.arange(size)
-    inside = (place >= edges[:-1, None]) & (place < edges[1:, None])
+    position = torch.arange(size)
+    inside = (position >= edges[:-1, None]) & (position < edges[1:, None])
     return inside.double() / inside.sum(1, keepdim=True)
 
 

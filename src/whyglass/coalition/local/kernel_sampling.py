@@ -23,7 +23,7 @@ Kernel: TypeAlias = "Literal['euclidean', 'cosine'] | Callable[[Tensor], Tensor]
 
 # A callable is tried on so many coalitions of each size before any are drawn.
 TRIED = 64
-# This part of the draws goes to sizes by their number of coalitions alone: the trial may miss some.
+# This share of the draws goes to sizes by their number of coalitions alone: the trial may miss some.
 EVEN = 0.1
 # The input outweighs coalitions without one player by no more than exp(30): rounding hides more.
 STEEPEST = 30.0
@@ -44,7 +44,7 @@ class KernelSample:
     total: float
 
     def weighed(self, weights: Tensor, logs: tuple[float, ...]) -> KernelSample:
-        """The same with weights (S,) of its own for each coalition, not the kernel's by size."""
+        """The sample with weights (S,) of its own for each coalition, not the kernel's by size."""
         sizes = self.coalitions.sum(1)
         usual = torch.tensor(logs, dtype=torch.float64).exp()[sizes]
         return replace(self, weights=self.weights * weights / usual)

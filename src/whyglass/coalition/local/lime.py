@@ -164,7 +164,7 @@ class LIME(SampledCoalitions):
             fitted = regression(sample.coalitions.numel(), plan, alpha, background)
         if self.regulariser != "lasso":
             return fitted.fit(scores), fitted.undetermined
-        scores = fitted.without_more(scores)
+        scores = fitted.without_further(scores)
         fit = fit_chosen(sample.coalitions, sample.weights, scores, sample.chance, self.features)
         return fit, fitted.undetermined
 
@@ -186,12 +186,12 @@ def regression_on(
     """The regression on a sample; `background` holds the coordinates of its rows, if any."""
     n = sample.coalitions.shape[1]
     kinds = covariates(background, n, sample.random // 6)
-    more = (
+    further = (
         covariate_columns(~sample.coalitions, kinds[-1], sample.background_rows) if kinds else None
     )
     # The weights sum to one, and alpha stands beside a sum over as many coalitions, all sizes alike.
     alpha = min(alpha / sample.total, 1e100) if alpha else 0.0
-    return WeightedRegression(sample.coalitions, sample.weights, alpha, sample.chance, more)
+    return WeightedRegression(sample.coalitions, sample.weights, alpha, sample.chance, further)
 
 
 def _rank_check(undetermined: int, game: Game) -> Check:

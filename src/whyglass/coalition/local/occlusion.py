@@ -107,9 +107,9 @@ class Occlusion(Method):
         def occluded(piece: slice) -> Leaves:
             chosen = rows[piece].to(point.device)
             leaves = [leaf[chosen] for leaf in scorer.points]
-            for place, evaluation in enumerate(range(piece.start, piece.stop)):
+            for position, evaluation in enumerate(range(piece.start, piece.stop)):
                 window = (*[slice(None)] * channels, *windows[evaluation // scorer.rows])
-                leaves[index][place][window] = starts[index][chosen[place]][window]
+                leaves[index][position][window] = starts[index][chosen[position]][window]
             return tuple(leaves)
 
         all_scores = scorer.scores(occluded, rows).reshape(len(windows), *score.shape)

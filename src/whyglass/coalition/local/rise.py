@@ -127,15 +127,15 @@ class RISE(Method):
             fresh = _scores(scorer, starts, picture, masks, active, range(first, done))
             scores[active, ..., first:done] = fresh.movedim(0, -1).double()
             estimate = estimated(masks, scores[active, ..., :done].reshape(-1, done))
-            place = active.to(values.device)
+            position = active.to(values.device)
             for whole, part in zip((values, errors), estimate[:2], strict=True):
-                whole[place] = part.reshape(len(active), *targets, *masks.shape)
+                whole[position] = part.reshape(len(active), *targets, *masks.shape)
             if at_pixels is None:
                 shape = (scorer.rows, *targets, estimate.at_pixels.values.shape[1])
                 at_pixels = Sampled(*(values.new_zeros(shape) for _ in range(3)))
             for whole, part in zip(at_pixels, estimate.at_pixels, strict=True):
-                whole[place] = part.reshape(len(active), *whole.shape[1:])
-            relative[place] = _beside_spread(values[place], errors[place], len(targets))
+                whole[position] = part.reshape(len(active), *whole.shape[1:])
+            relative[position] = _beside_spread(values[position], errors[position], len(targets))
             if self.tol is not None:
                 active = active[torch.tensor(worst_target(relative))[active] > self.tol]
         return Attribution(
@@ -207,12 +207,12 @@ def _scores(
     wide = point.dtype if differentiable(point) else torch.float32
 
     def masked(piece: slice) -> Leaves:
-        places = torch.arange(piece.start, piece.stop)
+        positions = torch.arange(piece.start, piece.stop)
         low = piece.start // width
         made = masks.make(which[low], which[(piece.stop - 1) // width] + 1).to(wide)
         if width > 1:
-            made = made[(places // width - low).to(made.device)]
-        rows = active[places % width].to(point.device)
+            made = made[(positions // width - low).to(made.device)]
+        rows = active[positions % width].to(point.device)
         over = made.unsqueeze(1) if _channels(point) else made
         one = rows[:1] if width == 1 else rows
         leaves = [leaf[rows] for leaf in scorer.points]

@@ -62,7 +62,7 @@ class ExactShapley(CoalitionMethod):
 
 
 def few_enough(name: str, players: int) -> None:
-    """Refuse more players than all coalitions can be evaluated of."""
+    """Refuse players so many that not all their coalitions can be evaluated."""
     if players > MOST:
         raise BadInput(
             f"{name} evaluates all coalitions, 2^{players} of {players} players, and stops at "

@@ -149,8 +149,8 @@ def _sampled(game: Game, rounds: int, seed: int) -> tuple[Tensor, Tensor]:
     step = torch.arange(n)
     zigzag = torch.where(step % 2 == 1, (step + 1) // 2, -(step // 2))
     paths = (zigzag + step[:, None]) % n
-    found = [game.full.new_zeros(game.rows, n, n, game.full.shape[1]) for _ in range(rounds)]
-    for number, into in enumerate(found):
+    samples = [game.full.new_zeros(game.rows, n, n, game.full.shape[1]) for _ in range(rounds)]
+    for number, into in enumerate(samples):
         orders = torch.randperm(n, generator=generator)[paths]
         rank = orders.argsort(1)
         start = torch.arange(n - 1)[:, None]
@@ -166,5 +166,5 @@ def _sampled(game: Game, rounds: int, seed: int) -> tuple[Tensor, Tensor]:
         one, other = orders[:, :-1].reshape(-1), orders[:, 1:].reshape(-1)
         into.reshape(game.rows, n * n, -1).index_add_(1, one * n + other, gains / 2)
         into.reshape(game.rows, n * n, -1).index_add_(1, other * n + one, gains / 2)
-    stacked = torch.stack(found)
+    stacked = torch.stack(samples)
     return stacked.mean(0), stacked.std(0) / rounds**0.5

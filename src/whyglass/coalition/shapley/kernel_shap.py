@@ -126,7 +126,7 @@ class KernelSHAP(PairedCoalitions):
         if len(fitted) > 1:
             # The regression on few players has no room for the background's covariates.
             changes = change[:, None]
-            half = fitted[-1].without_more(responses) + _uneven(drawn.members) * changes
+            half = fitted[-1].without_further(responses) + _uneven(drawn.members) * changes
         return _of_chosen_players(drawn, half, change, changes, self.features)
 
 
@@ -207,7 +207,7 @@ def _of_chosen_players(
         subset = drawn.only(players)
         part = PairRegression(subset).solve(half[own] - _uneven(subset.members) * changes[own])
         part = part._replace(values=part.values + change[own] / int(players.sum()))
-        place = own.nonzero(), players.nonzero()[:, 0]
+        position = own.nonzero(), players.nonzero()[:, 0]
         for whole, own_part in zip(solution, part, strict=True):
-            whole[place] = own_part[..., 0]
+            whole[position] = own_part[..., 0]
     return Sampled(*(part.unflatten(0, (rows, targets)).transpose(1, 2) for part in solution))

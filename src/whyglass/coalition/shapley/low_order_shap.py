@@ -75,16 +75,16 @@ class LowOrderSHAP(CoalitionMethod):
         n, order = game.n, min(self.order, game.n)
         values = game.full.new_zeros(game.rows, n, game.full.shape[1])
         for size in range(order + 1):
-            inside, outside = _coefficients(n, size, order)
+            of_members, of_others = _coefficients(n, size, order)
             combinations = itertools.combinations(range(n), size)
-            while some := list(itertools.islice(combinations, max(1, MEMBERSHIPS // n))):
-                chosen = torch.tensor(some, dtype=torch.long).reshape(len(some), size)
-                members = torch.zeros(len(some), n, dtype=torch.bool)
+            while batch := list(itertools.islice(combinations, max(1, MEMBERSHIPS // n))):
+                chosen = torch.tensor(batch, dtype=torch.long).reshape(len(batch), size)
+                members = torch.zeros(len(batch), n, dtype=torch.bool)
                 members.scatter_(1, chosen, True)
                 # Less the score of everybody: coefficients add up to zero for each player.
                 gains = game.value(members) - game.full[:, None]
-                values += outside * gains.sum(1, keepdim=True)
-                values += (inside - outside) * (members.T.double() @ gains)
+                values += of_others * gains.sum(1, keepdim=True)
+                values += (of_members - of_others) * (members.T.double() @ gains)
         return Estimate(values, torch.zeros_like(values))
 
 
@@ -94,13 +94,13 @@ def _coefficients(n: int, size: int, order: int) -> tuple[float, float]:
     The dividends of all T of at most `order` players that contain S and the player, divided by |T|:
     their signs and numbers depend on sizes alone.
     """
-    inside = sum(
+    of_members = sum(
         Fraction((-1) ** (t - size) * math.comb(n - size, t - size), t)
         for t in range(max(size, 1), order + 1)
     )
-    outside = sum(
+    of_others = sum(
         Fraction((-1) ** (t - size) * math.comb(n - size - 1, t - size - 1), t)
         for t in range(size + 1, order + 1)
         if size < n
     )
-    return float(inside), float(outside)
+    return float(of_members), float(of_others)

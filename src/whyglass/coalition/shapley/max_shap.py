@@ -92,9 +92,9 @@ def _levels(groups: FeatureGroups, points: Leaves) -> tuple[Tensor, Tensor]:
     rows = len(points[0])
     levels = torch.full((rows, groups.count + 1), -torch.inf, dtype=torch.float64)
     for point, mask in zip(points, groups.masks, strict=True):
-        place = mask.expand(point.shape[1:]).flatten() % (groups.count + 1)
+        position = mask.expand(point.shape[1:]).flatten() % (groups.count + 1)
         flat = flat_rows(point.detach().double().cpu())
-        levels.scatter_reduce_(1, place.expand_as(flat), flat, "amax")
+        levels.scatter_reduce_(1, position.expand_as(flat), flat, "amax")
     return levels[:, :-1], levels[:, -1]
 
 

@@ -120,9 +120,13 @@ def _centre(where: Tensor) -> Tensor:
 def _binary_tree(players: list[tuple[int, Tensor]]) -> Tree:
     if len(players) == 1:
         return players[0][0]
-    places = torch.stack([place for _, place in players])
-    axis = int((places.amax(0) - places.amin(0)).argmax()) if places.shape[1] else 0
-    order = places[:, axis].argsort(stable=True) if places.shape[1] else torch.arange(len(players))
+    positions = torch.stack([position for _, position in players])
+    axis = int((positions.amax(0) - positions.amin(0)).argmax()) if positions.shape[1] else 0
+    order = (
+        positions[:, axis].argsort(stable=True)
+        if positions.shape[1]
+        else torch.arange(len(players))
+    )
     ranked = [players[i] for i in order.tolist()]
     middle = len(ranked) // 2
     return (_binary_tree(ranked[:middle]), _binary_tree(ranked[middle:]))

@@ -29,13 +29,13 @@ class PairRegression:
     are drawn they change nothing.
     """
 
-    def __init__(self, sample: Sample, more: Columns | None = None) -> None:
+    def __init__(self, sample: Sample, further: Columns | None = None) -> None:
         n = sample.members.shape[1]
         self._counts = sample.counts
         design, values = _centred(sample), torch.eye(n, dtype=torch.float64)
-        if more is not None:
-            design = torch.cat([design, more.columns], 1)
-            values = torch.cat([values, more.values])
+        if further is not None:
+            design = torch.cat([design, further.columns], 1)
+            values = torch.cat([values, further.values])
         weighted = sample.share * design
         matrix = design.T @ weighted
         # Memberships have no part along the ones: adding them there makes the matrix regular.
@@ -53,9 +53,9 @@ class PairRegression:
         )
         self._draws, self._fitted = int(drawn.sum()), float((leverage * drawn).sum())
         leverage = leverage.clamp_max(0.9)
-        if more is not None:
-            self._pull = None
-            self._spread = _of_much_fitted(sample, slopes) / (1 - leverage)
+        if further is not None:
+            self._residual_weights = None
+            self._error_weights = _of_much_fitted(sample, slopes) / (1 - leverage)
         else:
             left_out = [
                 # Of a whole stratum nothing was left to chance.
@@ -64,8 +64,8 @@ class PairRegression:
             ]
             # A residual is smaller than the error behind it by how much the fit leans on its pair: the
             # power is between 1/2, right for equal errors, and the jackknife's 1, and covers best.
-            self._pull = slopes * sample.per_pair(left_out) / (1 - leverage) ** 0.75
-            self._spread = self._pull.square()
+            self._residual_weights = slopes * sample.per_pair(left_out) / (1 - leverage) ** 0.75
+            self._error_weights = self._residual_weights.square()
 
     def solve(self, responses: Tensor) -> Sampled:
         """(R, n, K) deviations from even shares, from responses (R, D, K)."""
@@ -73,19 +73,21 @@ class PairRegression:
         fitted = self._fit @ response
         off = response - self._design @ fitted
         square = off.square()
-        variance = self._spread.T @ square
-        fourths = self._spread.square().T @ square.square()
+        variance = self._error_weights.T @ square
+        fourths = self._error_weights.square().T @ square.square()
         freedom = degrees_of_freedom(variance, fourths, self._draws, self._fitted)
-        if self._pull is not None:
-            strata = zip(self._pull.split(self._counts), off.split(self._counts), strict=True)
-            for pull, own in strata:
-                variance -= (pull.T @ own).square() / len(own)
+        if self._residual_weights is not None:
+            strata = zip(
+                self._residual_weights.split(self._counts), off.split(self._counts), strict=True
+            )
+            for weights, own in strata:
+                variance -= (weights.T @ own).square() / len(own)
 
         parts = self._values.T @ fitted, variance.clamp_min(0).sqrt(), freedom
         return Sampled(*(one.unflatten(1, responses.shape[::2]).transpose(0, 1) for one in parts))
 
-    def without_more(self, responses: Tensor) -> Tensor:
-        """(R, D, K): what the further columns make of responses taken out."""
+    def without_further(self, responses: Tensor) -> Tensor:
+        """(R, D, K): the responses less what the further columns explain of them."""
         n = self._values.shape[1]
         return responses - self._design[:, n:] @ (self._fit[n:] @ responses)
 
@@ -93,7 +95,7 @@ class PairRegression:
 def _of_much_fitted(sample: Sample, slopes: Tensor) -> Tensor:
     """(D, n) shares in the variance where the unknowns are nearly as many as the pairs.
 
-    The values found are a weighted sum over the pairs drawn, the true ones over all pairs; what the
+    The estimate is a weighted sum over the pairs drawn, the true ones over all pairs; what the
     fit explains is the same in both. So the error is that of the rest: a pair drawn errs by the
     difference of its weights, one left out by its true weight, which is its own if all pairs are
     drawn. Nothing is linearised, and the share of pairs drawn needs no factor beside.
@@ -121,7 +123,7 @@ def triples(sample: Sample) -> Columns:
     n = sample.members.shape[1]
     trios = torch.combinations(torch.arange(n), 3)
     signs = 2 * sample.members.double() - 1
-    first, second, third = (signs[:, place] for place in trios.unbind(1))
+    first, second, third = (signs[:, position] for position in trios.unbind(1))
     columns = (first * second).mul_(third).sub_(signs.mean(1, keepdim=True))
     # The Shapley values of a product of three signs: two thirds each, less what it was reduced by.
     values = torch.full((len(trios), n), -2 / n, dtype=torch.float64)

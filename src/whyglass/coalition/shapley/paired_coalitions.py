@@ -24,7 +24,7 @@ class PairedCoalitions(SampledCoalitions):
         self.pairs(groups.count, absent)
 
     def pairs(self, n: int, absent: Masker) -> int:
-        """How many the budget pays for."""
+        """How many pairs the budget pays for."""
         pairs = absent.affords(self.budget) // 2
         least = min(self.least * n, sum(layer.total for layer in strata(n, absent.background_size)))
         if pairs < least:

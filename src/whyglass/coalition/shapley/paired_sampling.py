@@ -51,7 +51,7 @@ class Sample:
         )
 
     def only(self, players: Tensor) -> Sample:
-        """The same without the players where (n,) is false."""
+        """The sample without the players where (n,) is false."""
         return Sample(self.members[:, players], self.background_rows, self.layers, self.counts)
 
 
@@ -62,7 +62,7 @@ def sampled(
     """At most `pairs` pairs, by `allocate`, and their evaluations: halves first, then the others."""
     layers = strata(n, background_size)
     counts = allocate(layers, pairs, weights, LEAST)
-    # A generator each: how far one stratum is drawn does not change the next.
+    # Each stratum has a generator: how far one stratum is drawn does not change the next.
     seeds = torch.randint(2**62, (len(layers),), generator=torch.Generator().manual_seed(seed))
     drawn = [
         draw(layer, n, background_size, count, own)

@@ -28,15 +28,15 @@ def affordable(method: SampledCoalitions, players: int, absent: Masker) -> tuple
     Refuses fewer than two both ways.
     """
     cost = max(1, players - 1)
-    walks = absent.affords(method.budget) // cost
-    if walks < 4:
+    sequences = absent.affords(method.budget) // cost
+    if sequences < 4:
         raise BadInput(
             f"budget {method.budget} does not pay for two orders of {players} players both ways, "
             f"which take {absent.evaluations(4 * cost)} evaluations a row: raise it, or group "
             "features with players= (players=8 makes 8 windows along each axis)"
         )
-    orders = max(walks // 2, min(walks, absent.background_size))
-    return orders, min(orders, walks - orders)
+    orders = max(sequences // 2, min(sequences, absent.background_size))
+    return orders, min(orders, sequences - orders)
 
 
 class Permutations:
@@ -68,17 +68,17 @@ class Permutations:
     def evaluations(self, start: int) -> tuple[Evaluations, Tensor]:
         """The coalitions along the next orders, from nobody to everybody: forwards, then backwards.
 
-        With them (W, n) the place of each player in each of these W sequences.
+        The tensor (W, n) beside them holds the position of each player in each of these W sequences.
         """
         if start not in self._evaluations:
             stop = start + self.size
             rank, n = self.orders[start:stop].argsort(1), self.orders.shape[1]
             back = max(0, min(stop, self._both) - start)
-            places = torch.cat([rank, n - 1 - rank[:back]])
-            present = places[:, None] < torch.arange(n + 1)[:, None]
+            positions = torch.cat([rank, n - 1 - rank[:back]])
+            present = positions[:, None] < torch.arange(n + 1)[:, None]
             rows = self.background_rows[start:stop]
             rows = torch.cat([rows, rows[:back]]).repeat_interleave(n + 1)
-            self._evaluations[start] = Evaluations(present.reshape(-1, n), rows), places
+            self._evaluations[start] = Evaluations(present.reshape(-1, n), rows), positions
         return self._evaluations[start]
 
 
@@ -91,13 +91,13 @@ def mean_gains(method: SampledCoalitions, game: Game, permutations: Permutations
     active = torch.arange(game.rows)
     gains = torch.zeros(game.rows, count, n, game.full.shape[1], dtype=torch.float64)
     estimate = Sampled(*(torch.zeros_like(gains[:, 0]) for _ in range(3)))
-    spots = game.coordinates_of_background() if count <= game.background_size else None
+    coordinates = game.coordinates_of_background() if count <= game.background_size else None
     for start in range(0, count, permutations.size):
         stop = min(start + permutations.size, count)
-        evaluations, places = permutations.evaluations(start)
-        steps = game.scores(evaluations, active).unflatten(1, (len(places), n + 1)).diff(dim=2)
-        added = steps.gather(2, places[None, ..., None].expand(steps.shape))
-        ahead, back = added.split([stop - start, len(places) - stop + start], 1)
+        evaluations, positions = permutations.evaluations(start)
+        changes = game.scores(evaluations, active).unflatten(1, (len(positions), n + 1)).diff(dim=2)
+        added = changes.gather(2, positions[None, ..., None].expand(changes.shape))
+        ahead, back = added.split([stop - start, len(positions) - stop + start], 1)
         ahead[:, : back.shape[1]].add_(back).div_(2)
         gains[active, start:stop] = ahead
         used, known = permutations.background_rows[:stop], gains[active, :stop]
@@ -105,7 +105,7 @@ def mean_gains(method: SampledCoalitions, game: Game, permutations: Permutations
         part = (
             _mean_of_all_rows(known, used, times.double())
             if times.all()
-            else _mean_of_used_rows(known, used, spots, game.change[active])
+            else _mean_of_used_rows(known, used, coordinates, game.change[active])
         )
         for whole, own in zip(estimate, part, strict=True):
             whole[active] = own
@@ -138,18 +138,18 @@ def _mean_of_all_rows(gains: Tensor, background_rows: Tensor, times: Tensor) -> 
 
 
 def _mean_of_used_rows(
-    gains: Tensor, background_rows: Tensor, spots: Tensor | None, change: Tensor
+    gains: Tensor, background_rows: Tensor, coordinates: Tensor | None, change: Tensor
 ) -> Sampled:
-    """The same where some background rows were not used at all.
+    """The mean where some background rows were not used at all, and its standard error.
 
     A player's gains are fitted by a line in its coordinate where it is absent (A, n), and taken at the
     mean of that. What is still missing of the change (R, K) goes to players by their variances.
     """
     count, mean = len(background_rows), gains.mean(1)
     residual, fitted, reach = gains - mean[:, None], 1, gains.new_zeros(gains.shape[2])
-    if spots is not None and count >= LEAST_FITTED:
-        used = spots[background_rows]
-        away = spots.mean(0) - used.mean(0)
+    if coordinates is not None and count >= LEAST_FITTED:
+        used = coordinates[background_rows]
+        away = coordinates.mean(0) - used.mean(0)
         used = used - used.mean(0)
         square = used.square().sum(0)
         inverse = torch.where(square > 0, 1 / square, 0.0)

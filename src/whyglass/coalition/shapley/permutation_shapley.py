@@ -1,4 +1,4 @@
-"""Shapley values by permutations: random orders walked both ways, background rows in turn."""
+"""Shapley values by permutations: random orders used both ways, background rows in turn."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class PermutationShapley(SampledCoalitions):
 def permutations(
     n: int, background_size: int, count: int, both: int, seed: int, stops: bool
 ) -> Permutations:
-    """Along random orders."""
+    """Random orders of the players."""
     generator = torch.Generator().manual_seed(seed)
     orders = torch.stack([torch.randperm(n, generator=generator) for _ in range(count)])
     return Permutations(orders, both, background_size, generator, stops)

@@ -93,11 +93,11 @@ class Regression:
         points: Tensor,
         scores: Tensor,
         pairs: int,
-        spots: Tensor,
+        end_points: Tensor,
         lengths: Tensor,
         noise: float,
     ) -> None:
-        points, spots = points / lengths, spots / lengths
+        points, end_points = points / lengths, end_points / lengths
         middle = torch.linspace(0, len(points) - 1, min(MOST_CENTRES, len(points))).long()
         centres = points[middle]
         inner = kernel(centres, centres)
@@ -117,10 +117,12 @@ class Regression:
         a, b, c = 1 - (one * one).sum(1), 1 - (two * two).sum(1), -(one * two).sum(1)
         determinant = a * b - c * c
         self.left = torch.stack([b * r - c * s, a * s - c * r], 1) / determinant[:, None]
-        self._pull = self.left[:, :1] * one + self.left[:, 1:] * two
-        shares = _solve(second, _solve(first, product_shapley(spots[0], spots[1:], centres)))
+        self._omission_weights = self.left[:, :1] * one + self.left[:, 1:] * two
+        shares = _solve(
+            second, _solve(first, product_shapley(end_points[0], end_points[1:], centres))
+        )
         self.values = shares @ weights
-        self.moved = -self._pull @ shares.T
+        self.moved = -self._omission_weights @ shares.T
 
     def together(self, pairs: Tensor) -> Tensor:
         """(S, S): what leaving out another pair, too, adds to half a pair's difference.
@@ -138,7 +140,7 @@ class Regression:
 
     def raised(self, evaluations: slice) -> Tensor:
         """(D, E): what leaving a pair out adds to the residuals of other evaluations."""
-        return self._pull @ self._basis[evaluations].T
+        return self._omission_weights @ self._basis[evaluations].T
 
 
 def _solve(root: Tensor, rows: Tensor) -> Tensor:

@@ -144,7 +144,7 @@ def _independent(rows: Tensor, draws: int, generator: torch.Generator) -> Tensor
 
 @dataclass(frozen=True, eq=False)
 class Disparity:
-    """Attributes.
+    """What `group_disparity` returns.
 
     total: the mean score within the group less that outside, (K,) for many targets.
     values: (n,) or (n, K) what each player's influence makes of it.

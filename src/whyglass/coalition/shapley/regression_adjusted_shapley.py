@@ -81,11 +81,11 @@ class RegressionAdjustedShapley(PairedCoalitions):
                 game.n * pairs, game.n, game.background_size, pairs, weights, self.seed
             )
             scores = game.scores(evaluations, active)
-            for place, row in enumerate(active.tolist()):
+            for position, row in enumerate(active.tolist()):
                 points = torch.cat([here[row : row + 1], absent])
                 for k in range(scores.shape[2]):
                     ends = torch.cat([game.full[row, k : k + 1], game.empties[row, :, k]])
-                    part = adjusted(drawn, scores[place, :, k], ends, points)
+                    part = adjusted(drawn, scores[position, :, k], ends, points)
                     for whole, own in zip(estimate, part, strict=True):
                         whole[row, :, k] = own
             active = self.unfinished(estimate.values[active], estimate.errors[active], active)
@@ -100,13 +100,16 @@ def _coordinates(game: Game) -> tuple[Tensor, Tensor]:
     return game.coordinates() or (ones, ones.new_zeros(game.background_size, game.n))
 
 
-def adjusted(sample: Sample, scores: Tensor, ends: Tensor, spots: Tensor) -> Sampled:
-    """(n,) values from scores (2 D,) of the pairs and (1 + A,) of the ends."""
+def adjusted(sample: Sample, scores: Tensor, ends: Tensor, end_points: Tensor) -> Sampled:
+    """(n,) values from scores (2 D,) of the pairs and (1 + A,) of the ends.
+
+    `end_points` (1 + A, n) are the coordinates of the ends.
+    """
     pairs = len(sample.members)
     # Less the score of everybody: equal scores are then exactly zero.
     known = torch.cat([scores, ends]) - ends[0]
-    spread = known.std()
-    scale = torch.where(spread > 0, spread, torch.ones_like(spread))
+    deviation = known.std()
+    scale = torch.where(deviation > 0, deviation, torch.ones_like(deviation))
     known = (known - known.mean()) / scale
     share = sample.share
     drawn = sample.per_pair(
@@ -116,11 +119,11 @@ def adjusted(sample: Sample, scores: Tensor, ends: Tensor, spots: Tensor) -> Sam
         by_pair = _values_by_pair(sample, known[: 2 * pairs], known[2 * pairs :])
         exact = (share * by_pair).sum(0) * scale
         return Sampled(exact, torch.zeros_like(exact), exact + torch.inf)
-    inside, outside, together = _surrogate(sample, known, spots)
-    # For the pairs that were not drawn speak those that were, each as left out.
-    values = (share * (drawn * inside + (1 - drawn) * outside)).sum(0)
+    in_fit, left_out, together = _surrogate(sample, known, end_points)
+    # The pairs that were drawn, each under the fit without it, stand for those that were not.
+    values = (share * (drawn * in_fit + (1 - drawn) * left_out)).sum(0)
     weight = share * (1 - drawn)
-    centred = torch.cat([part - part.mean(0) for part in outside.split(sample.counts)])
+    centred = torch.cat([part - part.mean(0) for part in left_out.split(sample.counts)])
     fewer = sample.per_pair([count / max(count - 1, 1) for count in sample.counts])
     squares = weight * share * fewer * centred.square()
     variance = squares.sum(0) + _shared(weight * _player_weights(sample), together)
@@ -152,29 +155,31 @@ def _values_by_pair(sample: Sample, scores: Tensor, ends: Tensor) -> Tensor:
     return even[..., None] + off[:, None] * _player_weights(sample)
 
 
-def _surrogate(sample: Sample, known: Tensor, spots: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(D, n) values by the surrogate and each pair, which is in the fit; the same, left out of it.
+def _surrogate(sample: Sample, known: Tensor, end_points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(D, n) values by the surrogate and each pair, first with the pair in the fit, then without.
 
-    Last what two pairs do to one another, (S, S) of some of them.
+    The last result (S, S) is what two pairs do to one another, for some of them.
     """
     pairs = len(sample.members)
     evaluations = torch.cat([sample.members, ~sample.members])
-    points = torch.where(evaluations, spots[:1], spots[1 + sample.background_rows.repeat(2)])
+    points = torch.where(
+        evaluations, end_points[:1], end_points[1 + sample.background_rows.repeat(2)]
+    )
     subset = _subset(pairs)
-    inside = torch.zeros_like(sample.members, dtype=torch.float64)
-    outside = torch.zeros_like(inside)
+    in_fit = torch.zeros_like(sample.members, dtype=torch.float64)
+    left_out = torch.zeros_like(in_fit)
     together = torch.zeros(len(subset), len(subset), dtype=torch.float64)
     for turn in range(2):
         tuning = (torch.arange(2 * pairs) % pairs) % 2 != turn
         lengths, noise = tuned(points[tuning], known[: 2 * pairs][tuning])
-        fit = Regression(torch.cat([points, spots]), known, pairs, spots, lengths, noise)
+        fit = Regression(torch.cat([points, end_points]), known, pairs, end_points, lengths, noise)
         ends = fit.within[2 * pairs :]
-        inside += (fit.values + _values_by_pair(sample, fit.within[: 2 * pairs], ends)) / 2
+        in_fit += (fit.values + _values_by_pair(sample, fit.within[: 2 * pairs], ends)) / 2
         ends = ends + fit.raised(slice(2 * pairs, None))
         by_pair = fit.values + fit.moved + _values_by_pair(sample, fit.left.T.flatten(), ends)
-        outside[turn::2] = by_pair[turn::2]
+        left_out[turn::2] = by_pair[turn::2]
         together += fit.together(subset) / 2
-    return inside, outside, together
+    return in_fit, left_out, together
 
 
 def _subset(pairs: int) -> Tensor:

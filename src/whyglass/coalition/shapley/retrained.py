@@ -84,15 +84,15 @@ class Retrained(BlackBox):
     def __call__(self, inputs: Tensor) -> Tensor:
         rows = inputs.detach().cpu().numpy()
         present = ~np.isnan(rows)
-        _, first, place = np.unique(present, axis=0, return_index=True, return_inverse=True)
+        _, first, position = np.unique(present, axis=0, return_index=True, return_inverse=True)
         parts: list[NDArray[Any]] = [np.zeros(0)] * len(first)
         # In the order of the rows: those of one subset may go on in the next batch.
         for group in first.argsort():
             columns = present[first[group]]
-            parts[group] = self.predict(rows[place.reshape(-1) == group][:, columns], columns)
+            parts[group] = self.predict(rows[position.reshape(-1) == group][:, columns], columns)
         answer = np.empty((len(rows), *parts[0].shape[1:]), parts[0].dtype)
         for group, part in enumerate(parts):
-            answer[place.reshape(-1) == group] = part
+            answer[position.reshape(-1) == group] = part
         return torch.from_numpy(answer).to(
             inputs.dtype if inputs.dtype == torch.float64 else torch.float32
         )

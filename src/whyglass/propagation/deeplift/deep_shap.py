@@ -139,9 +139,9 @@ class DeepSHAP(DifferenceMethod):
             values = multiply(part.gradients, differences, scorer.many)
             features.add(which[part.piece], rows[part.piece], values)
             for leaf, value in enumerate(values):
-                place = rows[part.piece].to(value.device)
+                position = rows[part.piece].to(value.device)
                 for power, total in enumerate(sums, 1):
-                    total[leaf].index_add_(0, place, value.double() ** power)
+                    total[leaf].index_add_(0, position, value.double() ** power)
             done = passes[-1]
             assert done.baseline_scores is not None
             baseline_scores.index_add_(0, rows[part.piece], done.baseline_scores.double().cpu())

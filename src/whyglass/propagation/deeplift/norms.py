@@ -113,8 +113,8 @@ def _norm(
     centring: bool = True,
 ) -> Tensor:
     """A norm of x in groups of this shape, times a weight shaped to meet x."""
-    place = call.operands[0]
-    x, x0 = call.leaves[place], call.baseline_leaves[place]
+    position = call.operands[0]
+    x, x0 = call.leaves[position], call.baseline_leaves[position]
     with torch.no_grad():
         y = call.run()
         (c, s), (c0, s0) = (_standardised(at.reshape(shape), eps, centring) for at in (x, x0))

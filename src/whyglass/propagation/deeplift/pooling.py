@@ -15,18 +15,18 @@ class _Routed(torch.autograd.Function):
     """Forwards y is unchanged; backwards each multiplier goes, scaled, to two places of the input."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, places: Tensor, scales: Tensor) -> Tensor:
-        ctx.save_for_backward(places, scales)
+    def forward(ctx: Any, x: Tensor, y: Tensor, positions: Tensor, scales: Tensor) -> Tensor:
+        ctx.save_for_backward(positions, scales)
         ctx.shape = x.shape
         return y
 
     @staticmethod
     def backward(ctx: Any, *multipliers: Tensor) -> tuple[Tensor, None, None, None]:
-        places, scales = ctx.saved_tensors
+        positions, scales = ctx.saved_tensors
         flat = multipliers[0].new_zeros(ctx.shape).flatten(0, 1).flatten(1)
         routed = (multipliers[0] * scales).flatten(1, 2).flatten(2)
-        for multiplier, place in zip(routed, places.flatten(1, 2).flatten(2), strict=True):
-            flat.scatter_add_(1, place, multiplier)
+        for multiplier, position in zip(routed, positions.flatten(1, 2).flatten(2), strict=True):
+            flat.scatter_add_(1, position, multiplier)
         return flat.reshape(ctx.shape), None, None, None
 
 
@@ -36,8 +36,8 @@ def max_pool(call: Call) -> Any:
     With m = max(y, y'), the rise m - y' goes to the input's largest place and the fall y - m to the
     baseline's largest place. Both places changed by at least as much, so no multiplier exceeds 1.
     """
-    place = call.operands[0]
-    x, before = call.leaves[place], call.baseline_leaves[place]
+    position = call.operands[0]
+    x, before = call.leaves[position], call.baseline_leaves[position]
     dims = int(call.op.rstrip("d")[-1])
     pool = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}[dims]
     if call.op.startswith("adaptive"):

@@ -60,7 +60,7 @@ def reveal_cancel(call: Call, source: WeightedSum) -> Tensor:
     dy+ = (f(x' + dx+) - f(x') + f(x' + dx+ + dx-) - f(x' + dx-)) / 2, and dy- likewise.
     Shrikumar et al. (2017), section 3.5.3.
     """
-    place, before = call.operands[0], call.baseline_leaves[call.operands[0]]
+    position, before = call.operands[0], call.baseline_leaves[call.operands[0]]
     operand = source.call.operands[0]
     u, u0 = source.call.leaves[operand], source.call.baseline_leaves[operand]
     weights = weight_position(source.call)
@@ -75,11 +75,11 @@ def reveal_cancel(call: Call, source: WeightedSum) -> Tensor:
         ]
         parts = (terms[0][0] + terms[1][1], terms[0][1] + terms[1][0])
     with torch.no_grad():
-        y = call.run({place: call.leaves[place].detach()})
+        y = call.run({position: call.leaves[position].detach()})
         y0 = call.at_baseline
-        alone = [call.run({place: before + part}) for part in parts]
+        alone = [call.run({position: before + part}) for part in parts]
         slopes: list[Tensor] = []
-        size = torch.maximum(call.leaves[place].detach().abs(), before.abs())
+        size = torch.maximum(call.leaves[position].detach().abs(), before.abs())
         for part, one, other in zip(parts, alone, alone[::-1], strict=True):
             slope = (one - y0 + y - other) / (2 * part)
             near = part.abs() <= ROUNDING.get(y.dtype, 1e-6) * size

@@ -33,12 +33,12 @@ class Rounding:
     def operation(self, dtype: torch.dtype) -> Callable[[Tensor], None]:
         """Where an operation notes, for each target, the sizes of terms of m (x - x') that cancel."""
         self.meet(dtype)
-        place = len(self._sizes)
+        position = len(self._sizes)
         self._sizes.append(torch.zeros(self._rows, dtype=torch.float64))
 
         def note(sizes: Tensor) -> None:
             by_row = self._by_row(sizes.double())
-            self._sizes[place] = torch.maximum(self._sizes[place].to(by_row), by_row)
+            self._sizes[position] = torch.maximum(self._sizes[position].to(by_row), by_row)
 
         return note
 

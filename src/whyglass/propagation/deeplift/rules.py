@@ -87,8 +87,8 @@ def _with_derivatives(call: Call, x: Tensor, slope: Tensor) -> Tensor:
         return torch.where(slope.isnan(), derivative(call), slope)
     slope = slope.contiguous()
     flat = slope.view(-1)
-    places = _undefined(flat)
-    flat[places] = derivative(call, x.flatten()[places]).nan_to_num(0.0, 0.0, 0.0)
+    positions = _undefined(flat)
+    flat[positions] = derivative(call, x.flatten()[positions]).nan_to_num(0.0, 0.0, 0.0)
     return slope
 
 
@@ -144,7 +144,7 @@ def product(call: Call) -> Tensor:
     """
     with torch.no_grad():
         value = call.run()
-    pairs = [(call.leaves[place], call.baseline_leaves[place]) for place in call.operands]
+    pairs = [(call.leaves[position], call.baseline_leaves[position]) for position in call.operands]
     shapes = [pair[0].shape for pair in pairs]
     matrices = call.op in {"matmul", "bmm"} and min(map(len, shapes)) >= 2
     if matrices and shapes[0][:-2] == shapes[1][:-2]:
@@ -153,8 +153,8 @@ def product(call: Call) -> Tensor:
     means: dict[int, Tensor] = {}
     with torch.no_grad():
         halfway = {p: (call.leaves[p] + call.baseline_leaves[p]) / 2 for p in call.operands}
-    for place, middle in halfway.items():
-        means[place] = StraightThrough.apply(call.leaves[place], middle)
+    for position, middle in halfway.items():
+        means[position] = StraightThrough.apply(call.leaves[position], middle)
     return StraightThrough.apply(call.run(means), value)
 
 
@@ -173,6 +173,6 @@ def quotient(call: Call) -> Tensor:
         if not same.all():
             per_a = torch.where(same, per_a, (1 / b + 1 / b0) / 2)
             per_b = torch.where(same, per_b, -(a + a0) / (2 * b * b0))
-    parts = [call.leaves[place] * (per_a, per_b)[place] for place in call.operands]
+    parts = [call.leaves[position] * (per_a, per_b)[position] for position in call.operands]
     total = parts[0] if len(parts) == 1 else parts[0] + parts[1]
     return StraightThrough.apply(total.expand_as(y), y)

@@ -75,8 +75,8 @@ def logsumexp(call: Call, rounding: Rounding) -> Tensor:
     with torch.no_grad():
         y = torch.logsumexp(x, axes, keepdim=True)
         means = _log_means(x.detach(), x0, axes)
-    kept = _shifted(call, y, means, None, axes, rounding)
-    return kept if call.argument("keepdim") else kept.squeeze(axes)
+    result = _shifted(call, y, means, None, axes, rounding)
+    return result if call.argument("keepdim") else result.squeeze(axes)
 
 
 def _with_means(call: Call) -> tuple[Tensor, Tensor, int]:

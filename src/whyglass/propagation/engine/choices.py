@@ -14,9 +14,9 @@ from whyglass.propagation.engine.operations import ANSWERS, CREATIONS
 from whyglass.propagation.engine.tensor_memory import Reference, TensorMemory
 
 
-def same(here: Any, there: Any) -> bool:
+def same(one: Any, other: Any) -> bool:
     """Whether two results are equal, tensor by tensor."""
-    ours, theirs = leaves_of(here), leaves_of(there)
+    ours, theirs = leaves_of(one), leaves_of(other)
     return len(ours) == len(theirs) and all(
         torch.equal(a, b) if isinstance(a, Tensor) and isinstance(b, Tensor) else a == b
         for a, b in zip(ours, theirs, strict=True)
@@ -24,7 +24,7 @@ def same(here: Any, there: Any) -> bool:
 
 
 class Choices:
-    """What was chosen otherwise than at the baseline. Where it is used it counts as constant.
+    """Choices that would be others at the baseline. A choice that is used counts as constant.
 
     `held` names the operations whose choices were used.
     """
@@ -38,11 +38,11 @@ class Choices:
     def __bool__(self) -> bool:
         return bool(self._entries)
 
-    def add(self, tensor: Tensor, op: str, there: Any) -> None:
-        """Remember a choice, and what it is at the baseline."""
-        self._entries[id(tensor)] = (self._memory.reference(tensor), op, there)
+    def add(self, tensor: Tensor, op: str, at_baseline: Any) -> None:
+        """Remember a choice, and the choice at the baseline."""
+        self._entries[id(tensor)] = (self._memory.reference(tensor), op, at_baseline)
 
-    def there(self, value: Any) -> Any:
+    def at_baseline(self, value: Any) -> Any:
         """A choice or a tensor at the baseline."""
         entry = self._entries.get(id(value))
         return self._at_baseline(value) if entry is None else entry[2]
@@ -55,20 +55,20 @@ class Choices:
         kwargs: dict[str, Any],
         with_baseline: bool,
     ) -> Any:
-        """What has no gradient is a constant of the network."""
+        """Run a call whose result has no gradient, and so is a constant of the network."""
         result = function(*args, **kwargs)
         if not with_baseline:
             self.held.add(op)
             return result
         with torch.no_grad():
             args, kwargs = mapped(self._at_baseline, args), mapped(self._at_baseline, kwargs)
-            there = function(*args, **kwargs)
-        if not same(result, there):
+            at_baseline = function(*args, **kwargs)
+        if not same(result, at_baseline):
             self.held.add(op)
         return result
 
     def use(self, leaves: Iterable[Any]) -> None:
-        """A rule takes these: choices among them are constants."""
+        """Note that a rule takes these leaves: choices among them are constants."""
         self.held |= {self._entries[id(leaf)][1] for leaf in leaves if id(leaf) in self._entries}
 
     def compare(
@@ -91,10 +91,12 @@ class Choices:
                 self.add(result, op, result.clone())
             return bool(origins)
         with torch.no_grad():
-            there = function(*mapped(self.there, args), **mapped(self.there, kwargs))
-        if same(result, there):
+            at_baseline = function(
+                *mapped(self.at_baseline, args), **mapped(self.at_baseline, kwargs)
+            )
+        if same(result, at_baseline):
             return False
-        ours, theirs = leaves_of(result), leaves_of(there)
+        ours, theirs = leaves_of(result), leaves_of(at_baseline)
         if not tensors or len(ours) != len(theirs):
             # Python may branch on it, or run through as many entries as there are.
             self.held.add(op)

@@ -34,12 +34,12 @@ class Function(NamedTuple):
     writes: bool
     flag: int | None
 
-    def asked_to_write(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    def writes_in_place(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether `inplace` is set, by position or by name."""
         flag = self.flag
         return flag is not None and bool(args[flag] if len(args) > flag else kwargs.get("inplace"))
 
-    def not_asked(
+    def without_inplace(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments without `inplace`."""

@@ -134,7 +134,7 @@ class Propagation(TorchFunctionMode):
     ) -> Any:
         args, named = tuple(args), kwargs or {}
         known = described(func)
-        flagged = known.flag is not None and known.asked_to_write(args, named)
+        flagged = known.flag is not None and known.writes_in_place(args, named)
         for values in (self._written, self._custom):
             if values:
                 args, named = mapped(values.current, args), mapped(values.current, named)
@@ -188,7 +188,7 @@ class Propagation(TorchFunctionMode):
         """A call on tracked tensors, whatever it writes being a value of its own."""
         out = named.get("out")
         if flagged:
-            args, named = known.not_asked(args, named)
+            args, named = known.without_inplace(args, named)
         if "out" in named:
             named = {name: value for name, value in named.items() if name != "out"}
         leaves, form = packed(args, named)

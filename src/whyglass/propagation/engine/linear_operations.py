@@ -39,7 +39,7 @@ def weight_position(call: Call) -> int | None:
 
 
 def unbiased(call: Call, replaced: Mapping[int, Tensor], weight: Tensor | None = None) -> Tensor:
-    """The operation without its bias, with other operands, and with other weights if given."""
+    """The operation without its bias, with other operands, and with other weights if there are any."""
     operands = dict(replaced)
     if weight is not None:
         position = weight_position(call)

@@ -95,7 +95,7 @@ def _names(
 
 @lru_cache(4096)
 def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
-    """That of a Python function, with its arguments one by one."""
+    """The signature of a Python function, with its arguments one by one."""
     if function in boolean_dispatched:
         function = boolean_dispatched[function]["if_true"]
     if not inspect.isfunction(function):
@@ -111,7 +111,7 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
 
 @lru_cache(4096)
 def _overloads(function: Callable[..., Any]) -> tuple[_Overload, ...]:
-    """Those that return tensors, without those that write into `out`."""
+    """The overloads that return tensors, without those that write into `out`."""
     overloads: list[_Overload] = []
     for name in schema_names(function):
         for schema in torch._C._jit_get_schemas_for_operator(f"aten::{name}"):  # pyright: ignore[reportPrivateUsage]  no other way

@@ -96,7 +96,7 @@ class StepMasks:
         return mask
 
     def _where(self, mask: Tensor, a: Any, b: Any) -> Any:
-        turned = mask != self._choices.there(mask)
+        turned = mask != self._choices.at_baseline(mask)
         return self._run(chosen, self._step(mask), turned, mask.clone(), a, b)
 
     def _combined(

@@ -159,9 +159,9 @@ def _overlap(one: Tensor, other: Tensor) -> bool:
         return False
     if one.dtype != other.dtype:
         return True
-    places = torch.zeros(one.untyped_storage().nbytes() // one.element_size(), dtype=torch.bool)
-    places.as_strided(one.size(), one.stride(), one.storage_offset()).fill_(True)
-    return bool(places.as_strided(other.size(), other.stride(), other.storage_offset()).any())
+    positions = torch.zeros(one.untyped_storage().nbytes() // one.element_size(), dtype=torch.bool)
+    positions.as_strided(one.size(), one.stride(), one.storage_offset()).fill_(True)
+    return bool(positions.as_strided(other.size(), other.stride(), other.storage_offset()).any())
 
 
 def _share_memory(one: Tensor, other: Tensor) -> bool:

@@ -48,8 +48,8 @@ def guided(call: Call) -> Tensor:
     """The gradient m_x = f'(x) max(m_y, 0): for ReLU, input and gradient must both be positive."""
     if call.op in RISING:
         # f' is not negative, so the cut can follow it, in memory that nothing else reads.
-        place = call.operands[0]
-        return call.run({place: _PositiveAfter.apply(call.leaves[place])})
+        position = call.operands[0]
+        return call.run({position: _PositiveAfter.apply(call.leaves[position])})
     y = call.run()
     return _Positive.apply(y, y.detach())
 

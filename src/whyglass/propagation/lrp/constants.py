@@ -27,8 +27,8 @@ def constant_entries(call: Call, result: Any) -> Tensor | None:
     if call.op in _CONCATENATING and len(tensors) == len(call.operands):
         return None
     with torch.no_grad():
-        operands = {place: call.leaves[place] for place in call.operands}
-        zeros = call.run({place: torch.zeros_like(leaf) for place, leaf in operands.items()})
-        ones = call.run({place: torch.ones_like(leaf) for place, leaf in operands.items()})
+        operands = {position: call.leaves[position] for position in call.operands}
+        zeros = call.run({position: torch.zeros_like(leaf) for position, leaf in operands.items()})
+        ones = call.run({position: torch.ones_like(leaf) for position, leaf in operands.items()})
         constant = zeros == ones
         return constant if constant.any() else None

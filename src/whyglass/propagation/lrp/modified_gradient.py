@@ -140,7 +140,7 @@ class Coefficients(Propagation):
 
     def after_call(self, call: Call, result: Any) -> None:
         """A gate that is moved, or that a constant is added to, remains a gate."""
-        operands = (id(call.leaves[place]) for place in call.operands)
+        operands = (id(call.leaves[position]) for position in call.operands)
         if remains_gate(call) and any(operand in self._gates for operand in operands):
             self._mark(result)
 
@@ -167,18 +167,20 @@ class Coefficients(Propagation):
 
     def _batch_norm(self, call: Call) -> Tensor:
         """A scale, joined to the weighted operation before it: its output is then their sum."""
-        place = call.operands[0]
-        x, rule = call.leaves[place], Zero()
+        position = call.operands[0]
+        x, rule = call.leaves[position], Zero()
         before = self._weighted_sums.get(id(x))
         if before is not None and scales_output_channels(before[0]):
             _, rule, x = before
         with torch.no_grad():
-            y = call.run({place: x.detach()})
+            y = call.run({position: x.detach()})
         return _EpsilonRule.apply(x, y, rule, norm_scale(call))
 
     def _product(self, call: Call) -> Tensor:
         """A product of operands, each with its share."""
-        shares = product_shares({place: self._is_gate(call, place) for place in call.operands})
+        shares = product_shares(
+            {position: self._is_gate(call, position) for position in call.operands}
+        )
         if set(shares.values()) == {shares[call.operands[0]]}:
             return _Share.apply(call.run(), shares[call.operands[0]])
         return _with_shares(call, shares)
@@ -187,21 +189,21 @@ class Coefficients(Propagation):
         """softmax(q k^T + mask) v: two products, and between them the softmax by its gradient."""
         count, names = call.form[:2]
         roles = (*_ATTENTION[:count], *names)
-        places = {roles[place]: place for place in call.operands}
-        gates = {role: self._is_gate(call, place) for role, place in places.items()}
+        positions = {roles[position]: position for position in call.operands}
+        gates = {role: self._is_gate(call, position) for role, position in positions.items()}
         scores = {role: gate for role, gate in gates.items() if role in {"query", "key"}}
         mixed = {role: gate for role, gate in gates.items() if role == "value"}
         if len(gates) > len(mixed):
             mixed["softmax"] = self._products == "signal"
         outer, inner = product_shares(mixed), product_shares(scores)
         shares = {
-            place: outer["value"] if role == "value" else outer["softmax"] * inner.get(role, 1)
-            for role, place in places.items()
+            position: outer["value"] if role == "value" else outer["softmax"] * inner.get(role, 1)
+            for role, position in positions.items()
         }
         return _with_shares(call, shares)
 
-    def _is_gate(self, call: Call, place: int) -> bool:
-        return id(call.leaves[place]) in self._gates
+    def _is_gate(self, call: Call, position: int) -> bool:
+        return id(call.leaves[position]) in self._gates
 
     def _quotient(self, call: Call) -> Tensor:
         """A division gives all to the numerator, or to the denominator if that alone is explained."""
@@ -215,12 +217,14 @@ class Coefficients(Propagation):
 
 def _with_shares(call: Call, shares: dict[int, float]) -> Tensor:
     """The operation, with each operand's share of the coefficient."""
-    operands = {place: call.leaves[place] for place in shares}
+    operands = {position: call.leaves[position] for position in shares}
     return call.run(
         {
-            place: _Share.apply(operand, shares[place]) if shares[place] else operand.detach()
-            for place, operand in operands.items()
-            if shares[place] != 1
+            position: _Share.apply(operand, shares[position])
+            if shares[position]
+            else operand.detach()
+            for position, operand in operands.items()
+            if shares[position] != 1
         }
     )
 

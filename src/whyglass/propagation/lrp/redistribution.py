@@ -60,7 +60,7 @@ class Redistribution:
     `operands` belong to the network's graph, `values` are detached copies, and `z` has a graph of its
     own over the values. The output is y = scale * z + shift. `scale` is that of a batch norm joined to
     the weights, and `bias` is the shift where the bias shares. Each operand gets `share` of the
-    relevance. `weight` is the place of the weights. `signs` are those with which a sum takes its
+    relevance. `weight` is the position of the weights. `signs` are those with which a sum takes its
     operands; other operations without weights have none. `passages` holds the relevance that passed,
     if the pass keeps it.
     """

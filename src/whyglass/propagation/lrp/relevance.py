@@ -111,7 +111,7 @@ class Relevance(Propagation):
     def after_call(self, call: Call, result: Any) -> None:
         """Note the depth of each tensor, and whether it is a gate."""
         self._watch_constants(call, result)
-        operands = [id(call.leaves[place]) for place in call.operands]
+        operands = [id(call.leaves[position]) for position in call.operands]
         depth = max((self._depth.get(operand, 0) for operand in operands), default=0)
         results = leaves_of(result)
         operation = self._operation_of.get(id(results[0]))
@@ -174,16 +174,16 @@ class Relevance(Propagation):
     def _by_terms(
         self,
         call: Call,
-        places: Sequence[int],
+        positions: Sequence[int],
         share: float = 1.0,
         weight: int | None = None,
         signs: tuple[int, ...] | None = None,
     ) -> Tensor:
-        """Relevance in shares to the operands in these places."""
-        operands = tuple(call.leaves[place] for place in places)
+        """Relevance in shares to the operands in these positions."""
+        operands = tuple(call.leaves[position] for position in positions)
         values = tuple(operand.detach().requires_grad_() for operand in operands)
         with torch.enable_grad():
-            z = unbiased(call, dict(zip(places, values, strict=True)))
+            z = unbiased(call, dict(zip(positions, values, strict=True)))
         y, bias = z.detach(), bias_of(call)
         bias_shares = self._bias == "share"
         if bias is not None:
@@ -231,15 +231,15 @@ class Relevance(Propagation):
 
     def _sum(self, call: Call) -> Any:
         """A sum, in shares by the composite's rule for sums; one operand may be subtracted."""
-        signs = tuple(-1 if factor_in_sum(call, place) < 0 else 1 for place in call.operands)
+        signs = tuple(-1 if factor_in_sum(call, position) < 0 else 1 for position in call.operands)
         return self._by_terms(call, call.operands, signs=signs)
 
     def _sum_or_shift(self, call: Call) -> Any:
         """A sum of two operands; of one operand and a constant, which is a bias."""
-        place, *others = call.operands
+        position, *others = call.operands
         if others:
             return self._sum(call)
-        factor = factor_in_sum(call, place)
+        factor = factor_in_sum(call, position)
         shape = torch.broadcast_shapes(
             *(leaf.shape for leaf in call.leaves if isinstance(leaf, Tensor))
         )
@@ -251,8 +251,8 @@ class Relevance(Propagation):
             return self._product(call)
         constants = (
             leaf
-            for place, leaf in enumerate(call.leaves)
-            if place not in call.operands and isinstance(leaf, Tensor)
+            for position, leaf in enumerate(call.leaves)
+            if position not in call.operands and isinstance(leaf, Tensor)
         )
         constant = next(constants, None)
         used = None if constant is None or constant.all() else constant != 0
@@ -261,14 +261,14 @@ class Relevance(Propagation):
     def _product(self, call: Call) -> Any:
         """A product of operands, each with its share."""
         shares = product_shares(
-            {place: id(call.leaves[place]) in self._gates for place in call.operands}
+            {position: id(call.leaves[position]) in self._gates for position in call.operands}
         )
-        signals = [place for place, share in shares.items() if share]
+        signals = [position for position, share in shares.items() if share]
         return self._by_terms(call, signals, share=shares[signals[0]])
 
     def _first_order(self, call: Call) -> Any:
         """R_i = x_i sum_j (dy_j/dx_i) R_j / y_j, where x_i is finite."""
-        operands = tuple(call.leaves[place] for place in call.operands)
+        operands = tuple(call.leaves[position] for position in call.operands)
         values = tuple(operand.detach().requires_grad_() for operand in operands)
         with torch.enable_grad():
             z = call.run(dict(zip(call.operands, values, strict=True)))

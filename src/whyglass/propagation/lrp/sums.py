@@ -11,10 +11,10 @@ AVERAGES = frozenset(
 )
 
 
-def factor_in_sum(call: Call, place: int) -> float:
-    """The factor with which a sum takes the operand in this place."""
+def factor_in_sum(call: Call, position: int) -> float:
+    """The factor with which a sum takes the operand in this position."""
     second = {"rsub": 0, "index_add": 3}.get(call.op, 1)
-    if place != second:
+    if position != second:
         return 1
     alpha: float = call.arguments()[1].get("alpha", 1)
     return -alpha if call.op in {"sub", "subtract", "rsub"} else alpha

@@ -107,8 +107,8 @@ def relu_like(call: Call, operands: list[RandomOperand]) -> Result:
 
 
 def _segments(op: str, args: list[Any], kwargs: dict[str, Any]) -> list[Segment] | None:
-    def argument(place: int, name: str, default: Any) -> Any:
-        return args[place] if len(args) > place else kwargs.get(name, default)
+    def argument(position: int, name: str, default: Any) -> Any:
+        return args[position] if len(args) > position else kwargs.get(name, default)
 
     if op == "relu":
         return [(-INF, 0, 0, 0), (0, INF, 1, 0)]
@@ -143,7 +143,7 @@ def smooth(call: Call, operands: list[RandomOperand]) -> Result:
         return None
     (x,) = operands
     return elementwise(
-        x.mean, x.covariance, partial(quadrature, lambda value: call.run({x.place: value}))
+        x.mean, x.covariance, partial(quadrature, lambda value: call.run({x.position: value}))
     )
 
 

@@ -48,9 +48,9 @@ class Covariance:
 
 @dataclass(frozen=True)
 class RandomOperand:
-    """A tracked operand: its place among the leaves of the call, its mean and its covariance."""
+    """A tracked operand: its position among the leaves of the call, its mean and its covariance."""
 
-    place: int
+    position: int
     mean: Tensor
     covariance: Covariance
 
@@ -84,11 +84,11 @@ class Moments(Propagation):
 
     def _apply(self, op: str, function: Any, leaves: list[Any], form: Form) -> Any:
         operands = [
-            RandomOperand(place, leaf, self._covariances[id(leaf)])
-            for place, leaf in enumerate(leaves)
+            RandomOperand(position, leaf, self._covariances[id(leaf)])
+            for position, leaf in enumerate(leaves)
             if id(leaf) in self._covariances
         ]
-        call = Call(op, function, tuple(leaves), tuple(o.place for o in operands), form)
+        call = Call(op, function, tuple(leaves), tuple(o.position for o in operands), form)
         rule = self._rules.get(op)
         result = None if rule is None else rule(call, operands)
         if result is None:
@@ -134,13 +134,13 @@ def combined_factors(
 
 def linear_part(call: Call, operands: list[RandomOperand]) -> Callable[[list[Tensor]], Tensor]:
     """The linear part of an affine call f, as a function of the operands: f(operands) - f(0)."""
-    places = [operand.place for operand in operands]
-    at_zero = call.run({o.place: torch.zeros_like(o.mean) for o in operands})
+    positions = [operand.position for operand in operands]
+    at_zero = call.run({o.position: torch.zeros_like(o.mean) for o in operands})
     # The linear part of a constant, which can be infinite, is zero.
     finite = None if torch.isfinite(at_zero).all() else torch.isfinite(at_zero)
 
     def apply(replaced: list[Tensor]) -> Tensor:
-        made = call.run(dict(zip(places, replaced, strict=True))) - at_zero
+        made = call.run(dict(zip(positions, replaced, strict=True))) - at_zero
         return made if finite is None else torch.where(finite, made, 0.0)
 
     return apply

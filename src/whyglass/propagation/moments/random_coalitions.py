@@ -36,8 +36,8 @@ class Players:
         """Points of these rows, with each player present to a degree (N, n) from 0 to 1."""
         made: list[Tensor] = []
         for point, start, part in zip(self.points, self.starts, self._parts(present), strict=True):
-            place = row.to(point.device)
-            made.append(torch.lerp(start[place], point[place], part.to(point)))
+            position = row.to(point.device)
+            made.append(torch.lerp(start[position], point[position], part.to(point)))
         return tuple(made)
 
     def covariance(self, row: Tensor, who: Tensor, size: Tensor, full: bool) -> list[Covariance]:
@@ -113,12 +113,12 @@ def antithetic_values(
     first = [torch.randperm(n, generator=generator) for _ in range(pairs)]
     orders = torch.stack([order for one in first for order in (one, one.flip(0))])
     # present[p, j] holds the players of the first j + 1 of order p, but for the last, which is all.
-    place = torch.empty_like(orders).scatter_(1, orders, torch.arange(n).expand_as(orders))
+    position = torch.empty_like(orders).scatter_(1, orders, torch.arange(n).expand_as(orders))
     form = (2 * pairs, scorer.rows, n - 1)
 
     def points(piece: slice) -> Leaves:
         order, row, length = torch.unravel_index(torch.arange(piece.start, piece.stop), form)
-        return players.between(row, (place[order] <= length[:, None]).to(players.points[0]))
+        return players.between(row, (position[order] <= length[:, None]).to(players.points[0]))
 
     targets = tuple(ends[0].shape[1:])
     between = ends[0].new_zeros(form + targets)
@@ -126,11 +126,11 @@ def antithetic_values(
         rows = torch.arange(scorer.rows).repeat_interleave(n - 1).repeat(2 * pairs)
         between = scorer.scores(points, rows).reshape(form + targets)
     low, high = (end[None, :, None].expand(2 * pairs, -1, -1, *targets) for end in ends)
-    steps = torch.cat([low, between, high], 2).double().diff(dim=2)
-    where = place[:, None].expand(-1, scorer.rows, -1).to(steps.device)
+    changes = torch.cat([low, between, high], 2).double().diff(dim=2)
+    where = position[:, None].expand(-1, scorer.rows, -1).to(changes.device)
     if targets:
-        where = where[..., None].expand_as(steps)
-    return steps.gather(2, where).unflatten(0, (pairs, 2)).mean(1)
+        where = where[..., None].expand_as(changes)
+    return changes.gather(2, where).unflatten(0, (pairs, 2)).mean(1)
 
 
 def bias_check(values: Tensor, pairs: Tensor) -> Check:

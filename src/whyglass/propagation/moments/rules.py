@@ -46,14 +46,16 @@ def additive(call: Call, operands: list[RandomOperand]) -> Result:
     diagonal = torch.zeros_like(mean)
     for index, operand in enumerate(operands):
         # The slope of this operand in the sum, a number.
-        one = [torch.full_like(o.mean, float(place == index)) for place, o in enumerate(operands)]
+        one = [
+            torch.full_like(o.mean, float(position == index)) for position, o in enumerate(operands)
+        ]
         diagonal = diagonal + apply(one) ** 2 * operand.covariance.diagonal
     return mean, Covariance(diagonal, *combined_factors(operands, apply))
 
 
 def scaled(call: Call, operands: list[RandomOperand]) -> Result:
     """Maps that are affine entry by entry: batch norm, a product with a constant."""
-    if len(operands) > 1 or (call.op in {"batch_norm", "div"} and operands[0].place):
+    if len(operands) > 1 or (call.op in {"batch_norm", "div"} and operands[0].position):
         return None
     if call.op == "div" and "rounding_mode" in call.arguments()[1]:
         return None

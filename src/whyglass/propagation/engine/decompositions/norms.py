@@ -55,7 +55,7 @@ def instance_norm(
     eps: float = 1e-5,
     cudnn_enabled: bool = True,
 ) -> Tensor:
-    """Standardised over space, or by the running statistics."""
+    """The input standardised over space, or by the running statistics."""
     if use_input_stats or running_mean is None or running_var is None:
         return _affine(_standardise(input, tuple(range(2, input.dim())), eps), weight, bias)
     return F.batch_norm(input, running_mean, running_var, weight, bias, False, 0.0, eps)
@@ -113,7 +113,7 @@ def deviation(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 def variance_and_mean(
     input: Tensor, dim: int | Sequence[int] | None = None, *, keepdim: bool = False, **kwargs: Any
 ) -> tuple[Tensor, Tensor]:
-    """Both along the same axes."""
+    """The variance and the mean along the same axes."""
     mean = input.mean(axes_of(input, dim), keepdim=keepdim)
     return variance(input, dim, keepdim=keepdim, **kwargs), mean
 
@@ -193,7 +193,7 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
 def local_response_norm(
     input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
 ) -> Tensor:
-    """X / (k + alpha mean x^2)^beta, the mean over `size` neighbouring channels."""
+    """x / (k + alpha mean x^2)^beta, the mean over `size` neighbouring channels."""
     rows = torch.square(input).flatten(2).transpose(1, 2)
     padded = F.pad(rows, (size // 2, (size - 1) // 2))
     mean = F.avg_pool1d(padded, size, 1).transpose(1, 2).reshape(input.shape)

@@ -39,12 +39,12 @@ def power(input: Any, exponent: Any) -> Tensor:
 
 
 def remainder(input: Any, other: Any) -> Tensor:
-    """X - y floor(x / y)."""
+    """x - y floor(x / y)."""
     return input - other * torch.floor(input / other)
 
 
 def fractional_remainder(input: Any, other: Any) -> Tensor:
-    """X - y trunc(x / y)."""
+    """x - y trunc(x / y)."""
     return input - other * torch.trunc(input / other)
 
 
@@ -56,7 +56,7 @@ def with_sign_of(input: Any, other: Tensor) -> Tensor:
 def covariance(
     input: Tensor, *, correction: int = 1, fweights: None = None, aweights: None = None
 ) -> Any:
-    """Of rows, over columns: sum (x - mean) (y - mean) / (n - correction)."""
+    """The covariance of rows over columns: sum (x - mean) (y - mean) / (n - correction)."""
     if fweights is not None or aweights is not None:
         return NotImplemented
     rows = input.reshape(1, -1) if input.dim() < 2 else input
@@ -66,7 +66,7 @@ def covariance(
 
 
 def correlation(input: Tensor) -> Tensor:
-    """Of rows, over columns: the covariance over both deviations."""
+    """The correlation of rows: the covariance divided by both deviations."""
     if input.dim() < 2:
         shared = covariance(input)
         return shared / shared
@@ -76,12 +76,12 @@ def correlation(input: Tensor) -> Tensor:
 
 
 def times_power_of_two(input: Tensor, other: Tensor) -> Tensor:
-    """X 2^y."""
+    """x 2^y."""
     return input * torch.exp2(other)
 
 
 def x_log_y(input: Any, other: Tensor) -> Tensor:
-    """X log y, which is zero where x is."""
+    """x log y, which is zero where x is."""
     zero = torch.as_tensor(input == 0)
     return input * torch.log(torch.where(zero, torch.ones_like(other), other))
 
@@ -97,12 +97,12 @@ def lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
 
 
 def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
-    """X + value a b."""
+    """x + value a b."""
     return input + value * (tensor1 * tensor2)
 
 
 def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
-    """X + value a / b."""
+    """x + value a / b."""
     return input + value * (tensor1 / tensor2)
 
 
@@ -117,36 +117,36 @@ def _scaled_sum(input: Tensor, product: Tensor, beta: float, alpha: float) -> Te
 def addmm(
     input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1
 ) -> Tensor:
-    """Beta c + alpha a b."""
+    """beta c + alpha a b."""
     return _scaled_sum(input, torch.matmul(mat1, mat2), beta, alpha)
 
 
 def baddbmm(
     input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1
 ) -> Tensor:
-    """Beta c + alpha a b, in batches."""
+    """beta c + alpha a b, in batches."""
     return _scaled_sum(input, torch.matmul(batch1, batch2), beta, alpha)
 
 
 def addbmm(
     input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1
 ) -> Tensor:
-    """Beta c + alpha times the sum of a batch of products."""
+    """beta c + alpha times the sum of a batch of products."""
     return _scaled_sum(input, torch.matmul(batch1, batch2).sum(0), beta, alpha)
 
 
 def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
-    """Beta c + alpha A v."""
+    """beta c + alpha A v."""
     return _scaled_sum(input, torch.matmul(mat, vec), beta, alpha)
 
 
 def addr(input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
-    """Beta c + alpha u v^T."""
+    """beta c + alpha u v^T."""
     return _scaled_sum(input, vec1.unsqueeze(-1) * vec2, beta, alpha)
 
 
 def einsum(equation: str, tensors: Sequence[Tensor], path: Any = None) -> Any:
-    """Three operands and more, two at a time from the left."""
+    """A sum of products of three operands or more, two at a time from the left."""
     if len(tensors) < 3:
         return NotImplemented
     equation = equation.replace(" ", "")

@@ -15,7 +15,7 @@ State = tuple[Tensor, ...]
 
 @dataclass(frozen=True)
 class _Weights:
-    """Those of one layer in one direction: to the input, to the state, their biases, a projection."""
+    """The weights of one layer in one direction: to input and state, their biases, a projection."""
 
     to_input: Tensor
     to_state: Tensor
@@ -73,7 +73,7 @@ def _all_weights(params: Sequence[Tensor], has_biases: bool, directions: int) ->
     return sets
 
 
-def _ran(
+def _run_direction(
     cell: Cell, steps: Sequence[Tensor], state: State, weights: _Weights, backwards: bool
 ) -> tuple[list[Tensor], State]:
     """The outputs of one direction, and its last state.
@@ -121,8 +121,8 @@ def _unrolled(cell: Cell, states: int) -> Callable[..., tuple[Tensor, ...]]:
         data: Tensor | None = None,
         batch_sizes: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
-        ways = 2 if bidirectional else 1
-        weights = _all_weights(params, has_biases, ways * num_layers)
+        direction_count = 2 if bidirectional else 1
+        weights = _all_weights(params, has_biases, direction_count * num_layers)
         start: State = tuple(hx) if isinstance(hx, tuple | list) else (hx,)
         if data is not None and batch_sizes is not None:
             steps = list(data.split(batch_sizes.tolist()))
@@ -132,12 +132,14 @@ def _unrolled(cell: Cell, states: int) -> Callable[..., tuple[Tensor, ...]]:
         last: list[State] = []
         for layer in range(num_layers):
             directions: list[list[Tensor]] = []
-            for way in range(ways):
-                which = layer * ways + way
+            for direction in range(direction_count):
+                which = layer * direction_count + direction
                 state = tuple(part[which] for part in start)
-                sequence = steps[::-1] if way else steps
-                outputs, end = _ran(cell, sequence, state, weights[which], bool(way))
-                directions.append(outputs[::-1] if way else outputs)
+                sequence = steps[::-1] if direction else steps
+                outputs, end = _run_direction(
+                    cell, sequence, state, weights[which], bool(direction)
+                )
+                directions.append(outputs[::-1] if direction else outputs)
                 last.append(end)
             steps = [torch.cat(pair, -1) for pair in zip(*directions, strict=True)]
         output = torch.cat(steps) if data is not None else torch.stack(steps, int(batch_first))

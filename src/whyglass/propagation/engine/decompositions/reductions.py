@@ -86,13 +86,13 @@ def extreme(
 
 
 def maximum(input: Tensor, other: Tensor) -> Tensor:
-    """Larger + relu(smaller - larger): beside a bound of -1e38 no digit is lost."""
+    """larger + relu(smaller - larger): beside a bound of -1e38 no digit is lost."""
     larger, smaller = _ordered(input, other)
     return larger + torch.relu(smaller - larger)
 
 
 def minimum(input: Tensor, other: Tensor) -> Tensor:
-    """Smaller - relu(smaller - larger)."""
+    """smaller - relu(smaller - larger)."""
     larger, smaller = _ordered(input, other)
     return smaller - torch.relu(smaller - larger)
 
@@ -105,7 +105,7 @@ def _ordered(input: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
-    """Between bounds that are tensors."""
+    """The input kept between bounds that are tensors."""
     input = input if min is None else maximum(input, min)
     return input if max is None else minimum(input, max)
 
@@ -151,7 +151,7 @@ def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool | 
 
 
 def msort(input: Tensor) -> Tensor:
-    """Sorted along the first axis."""
+    """The entries sorted along the first axis."""
     return sort(input, 0).values
 
 
@@ -260,7 +260,7 @@ def scatter(
     *,
     reduce: str | None = None,
 ) -> Any:
-    """With `reduce="add"` a sum; else a move."""
+    """A sum with `reduce="add"`, otherwise a move."""
     if reduce != "add" or src is None:
         return NotImplemented
     return input.scatter_add(dim, index, src)
