@@ -622,7 +622,7 @@ class TestLayer:
             Saliency()(model, x(), at="0")
 
     def test_that_has_no_space_for_a_map(self) -> None:
-        with refused("(3, 4)", "(B, C, ...)", "at="):
+        with refused("(3, 4)", "(B, C, H, W)", "at="):
             GradCAM()(ZOO["gap-cnn"].make(), ZOO["gap-cnn"].inputs(), at="head")
 
     def test_of_cam_is_refused(self) -> None:

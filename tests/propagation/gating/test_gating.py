@@ -84,5 +84,5 @@ def test_guided_grad_cam_is_the_product() -> None:
 def test_guided_grad_cam_refuses_what_is_no_image() -> None:
     tokens = ZOO["tokens"]
     for at in (None, tokens.at):
-        with pytest.raises(BadInput, match=r"one image input|embedding"):
+        with pytest.raises(BadInput, match=r"lies over token ids|embedding"):
             GuidedGradCAM()(tokens.make(), tokens.inputs(), at=at)
