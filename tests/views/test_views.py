@@ -256,3 +256,19 @@ def test_a_scale_without_a_sign_has_one_end() -> None:
         bar = drawn(found)[1]
         assert bar._colorbar.extend == ends  # type: ignore[attr-defined]
         assert (bar.get_ylim()[0] == 0) == (found is unsigned)
+
+
+@pytest.mark.parametrize("shape", [(6,), (30,), (200,), (12, 3), (2, 60)])
+def test_nothing_speaks_against_where_no_value_is_negative(shape: tuple[int, ...]) -> None:
+    x = torch.randn(1, *shape)
+    for method, negative in ((Saliency(), False), (GradientXInput(), True)):
+        first = drawn(method(lambda z: z.flatten(1).sum(1), x))[0]
+        label = first.get_xlabel() + first.get_ylabel()
+        assert ("against" in label) == negative
+        assert ("importance" in label) != negative
+
+
+def test_tokens_without_a_sign_have_none_on_their_axis() -> None:
+    net = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(12, 2)).eval()
+    unsigned = Saliency()(net, torch.tensor([[7, 1, 3]]), target=1, at="0")
+    assert "against" not in drawn(unsigned)[0].get_xlabel()

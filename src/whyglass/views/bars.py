@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from whyglass.views.colours import AGAINST, FOR
+from whyglass.views.colours import AGAINST, FOR, NO_SIGN
 
 Array = NDArray[np.floating]
 # At most so many bars: what is left over is one more.
@@ -50,7 +50,7 @@ def draw_bars(
     axes.axvline(0, color="#444444", linewidth=0.8)
     axes.set_yticks(heights, labels, fontsize=8)
     meaning = "" if whiskers is None else "\nwhiskers: 95% intervals"
-    axes.set_xlabel(SIGNS + meaning, fontsize=8)
+    axes.set_xlabel((SIGNS if (values < 0).any() else NO_SIGN) + meaning, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
 
 
@@ -76,7 +76,8 @@ def draw_series(axes: Axes, values: Array, signal: Array | None = None) -> None:
     axes.axhline(0, color="#444444", linewidth=0.8)
     axes.set_xlim(-0.5, len(values) - 0.5)
     axes.set_xlabel("position", fontsize=8)
-    axes.set_ylabel("speaks against (hatched)  |  for", fontsize=8)
+    signed = (values < 0).any()
+    axes.set_ylabel("speaks against (hatched)  |  for" if signed else NO_SIGN, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     if signal is not None:
         own = axes.twinx()

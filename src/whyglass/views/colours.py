@@ -11,6 +11,8 @@ from matplotlib.colors import LinearSegmentedColormap
 from numpy.typing import NDArray
 
 AGAINST, FOR = "#1f5fa8", "#c2570c"
+# The label of an axis or a scale that starts at zero.
+NO_SIGN = "importance (no value is negative)"
 SIGNED = LinearSegmentedColormap.from_list(
     "whyglass", ["#0b2f63", AGAINST, "#9ec3e6", "#f7f7f5", "#f6bd85", FOR, "#6e2c00"]
 )

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from whyglass.core.explanation import Explanation, Legend
-from whyglass.views.colours import SIGNED, limit, overlay
+from whyglass.views.colours import NO_SIGN, SIGNED, limit, overlay
 
 Array = NDArray[np.floating]
 # Players of fewer pixels than this are drawn without outlines, which would hide them.
@@ -123,7 +123,7 @@ def draw_image(figure: Figure, axes: Axes, shown: Picture) -> None:
         label = "lower than the map's mean (dashed line)   |   higher (solid line)"
     elif not shown.signed:
         bar.ax.set_ylim(0, shown.top)
-        label = "importance, without a sign"
+        label = NO_SIGN
     bar.ax.set_ylabel(label, fontsize=8)
     if shown.caption:
         axes.text(0, -0.02, shown.caption, transform=axes.transAxes, fontsize=8, va="top")
