@@ -413,3 +413,20 @@ def test_a_peak_on_the_path_is_found() -> None:
     found = IntegratedGradients(steps=200)(model, rows((1, 1)))
     close(found, (1, 1))
     assert found.verdict == "pass"
+
+
+@pytest.mark.parametrize("eps", [1e-12, 1e-18, 1e-24])
+def test_a_steep_norm_at_the_baseline_leaves_finite_values(eps: float) -> None:
+    """Float32 holds the gradient at the baseline, 1 / eps, and not its square."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Linear(4, 8, bias=False),
+        nn.LayerNorm(8, eps),
+        nn.Linear(8, 8, bias=False),
+        nn.LayerNorm(8, eps),
+        nn.Linear(8, 2),
+    ).eval()
+    explanation = IntegratedGradients()(net, torch.randn(3, 4), target=1)
+    assert isinstance(explanation.values, Tensor)
+    assert explanation.values.isfinite().all()
+    assert all(np.isfinite(check.measured) for check in explanation.checks)

@@ -172,7 +172,8 @@ class _Group:
             a = multiply([n[i] for n, i in zip(self.nodes, here[0], strict=True)], ways, many)
             b = multiply([n[i] for n, i in zip(self.nodes, here[1], strict=True)], ways, many)
             mean = tuple((x + y) / 2 for x, y in zip(a, b, strict=True))
-            jump = tuple(x - y for x, y in zip(a, b, strict=True))
+            # The square of a large jump is beyond the range of float32.
+            jump = tuple((x - y).double() for x, y in zip(a, b, strict=True))
             square = tuple(x**2 for x in jump)
             totals = [flat_sum(leaves, many).cpu() for leaves in (mean, jump, square)]
             for parts, value in zip(sums, totals, strict=True):
