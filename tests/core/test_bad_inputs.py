@@ -174,6 +174,30 @@ class TestNotFinite:
             with refused("baseline", before=model):
                 method(model, x(), baseline=baseline)
 
+    @pytest.mark.parametrize(
+        "method",
+        [
+            IntegratedGradients(),
+            IntegratedGradients(rule="midpoint"),
+            Occlusion(),
+            RISE(samples=50),
+        ],
+        ids=repr,
+    )
+    @pytest.mark.parametrize("rows", [1, 3])
+    def test_score_away_from_the_input(self, method: Method, rows: int) -> None:
+        """Finite at the input: the message blames what replaces it."""
+
+        def model(image: Tensor) -> Tensor:
+            return (image.amin((1, 2, 3)) - 0.5).log() + image.sum((1, 2, 3))
+
+        with refused("away from the input", "baseline="):
+            method(model, torch.ones(rows, 1, 8, 8), baseline=0.0)
+
+    def test_the_window_is_named(self) -> None:
+        with refused("row 1", "[2:3]"):
+            Occlusion()(lambda y: (y[:, 2] + y[:, 3]).log() + y[:, 0], 1 - torch.eye(4)[[0, 3]])
+
     def test_score_of_the_background(self) -> None:
         data = Background(torch.tensor([[0.0, 1.0], [1.0, 1.0]]))
         with refused("score", "infinite"):
@@ -760,3 +784,21 @@ class TestNoErrors:
     def test_extreme_but_finite_inputs(self) -> None:
         found = IntegratedGradients(steps=8)(lambda given: given.sum(1), torch.full((1, 3), 1e30))
         torch.testing.assert_close(found.values, torch.full((1, 3), 1e30))
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5])
+@pytest.mark.parametrize("name", ["integrated-gradients", "kernel-shap", "occlusion", "saliency"])
+def test_rows_that_are_scored_against_each_other(rows: int, name: str) -> None:
+    """As images against texts: of another number of rows the output has another number of columns."""
+    image, text = torch.randn(rows, 4), torch.randn(rows, 4)
+
+    def model(image: Tensor, text: Tensor) -> Tensor:
+        return image.tanh() @ text.tanh().T
+
+    options: dict[str, Any] = {"method": name, "target": 0}
+    options |= {"batch_size": 3} if name == "saliency" else {"baseline": 0.0}
+    if name != "saliency" or rows == 5:
+        with refused("scored against the others", "hold one side fixed"):
+            explain(model, (image, text), **options)
+    texts = torch.randn(2, 4)
+    explain(lambda image: model(image, texts), image, **options)

@@ -13,7 +13,14 @@ from whyglass.core.errors import BadInput
 from whyglass.core.inputs import Leaves, Structure
 from whyglass.core.layer import Layer
 from whyglass.core.numpy_model import BlackBox, NumpyModel, as_model, no_gradients
-from whyglass.core.output import Selector, WrongOutput, check_output, default_note, select
+from whyglass.core.output import (
+    Selector,
+    WrongOutput,
+    check_output,
+    default_note,
+    refuse_crossed_rows,
+    select,
+)
 from whyglass.core.submodule import Submodule
 
 # What models and functions raise on inputs of another shape or type than theirs.
@@ -36,6 +43,7 @@ class CalledModel:
         self.function = as_model(model)
         self._structure, self._selector, self._gradient = structure, selector, gradient
         self._scored = Submodule(model, selector.at) if isinstance(selector, Layer) else None
+        self._first_shape: torch.Size | None = None
         self.notes: list[str] = []
         if self.function is not model:
             self.note("the model is a method of an estimator, so it was explained as a NumpyModel")
@@ -61,6 +69,8 @@ class CalledModel:
         """The part of an output that is scored, which has `rows` rows."""
         tensor = select(output, self._selector, self._gradient)
         check_output(tensor, rows, gradient)
+        self._first_shape = self._first_shape or tensor.shape
+        refuse_crossed_rows(tensor.shape, self._first_shape)
         if note and self._selector is None:
             self.note(default_note(output))
         return tensor
@@ -84,7 +94,7 @@ class CalledModel:
         one = self._structure.names is None
         hint = (
             f"inputs of shape {shapes} seem to be one row without its batch axis, for the model runs "
-            f"on a batch of one: pass {'inputs[None]' if one else 'leaf[None] of each input'}"
+            f"on a batch of one: pass {'inputs[None]' if one else 'each of them with [None]'}"
         )
         raise BadInput(f"{error}; {hint}" if isinstance(error, BadInput) else hint) from error
 

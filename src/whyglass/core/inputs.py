@@ -122,6 +122,11 @@ def differentiable(leaf: Tensor) -> bool:
     return leaf.is_floating_point()
 
 
+def accumulation_dtype(leaf: Tensor) -> torch.dtype:
+    """Half precision is accumulated, and held leaves are filled, in float32."""
+    return torch.float64 if leaf.dtype == torch.float64 else torch.float32
+
+
 def take_rows(tensor: Tensor, rows: Tensor | slice) -> Tensor:
     """`tensor[rows]`; all rows give the tensor itself, which saves the time of a view."""
     whole = isinstance(rows, slice) and rows == slice(0, tensor.shape[0])

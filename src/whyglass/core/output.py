@@ -100,6 +100,22 @@ def check_output(output: Tensor, rows: int, gradient: bool) -> None:
         raise detached_output()
 
 
+def refuse_crossed_rows(shape: torch.Size, first: torch.Size) -> None:
+    """Refuse an output with one column for each row of the batch: rows are scored against each other."""
+    if (
+        len(shape) > 1
+        and shape[0] != first[0]
+        and shape[:1] == shape[1:2]
+        and first[:1] == first[1:2]
+    ):
+        raise BadInput(
+            f"the output has shape {tuple(first)} for {first[0]} rows and {tuple(shape)} for {shape[0]}: "
+            "each row is scored against the others of its batch, as images against texts, so it has no "
+            "score of its own; hold one side fixed in a callable of the other, such as "
+            "lambda image: model(texts, image), and give a column of its output as the target"
+        )
+
+
 def detached_output() -> BadInput:
     """The error for a score that no gradient leads back from."""
     return BadInput(

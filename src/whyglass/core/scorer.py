@@ -24,6 +24,7 @@ from whyglass.core.inputs import (
     Inputs,
     Leaves,
     Structure,
+    accumulation_dtype,
     concatenate,
     differentiable,
     take_rows,
@@ -208,7 +209,7 @@ class Scorer:
 
         totals = [total for _, total in self._pieces(count, summed)]
         mean, square = (torch.stack(totals).sum(0) / count).unbind()
-        guards.refuse_nonfinite(first[0] + mean, "score", self.model)
+        guards.refuse_nonfinite(first[0] + mean, "score away from the input", self.model)
         variance = (square - mean**2).clamp_min(0) * (count / max(count - 1, 1))
         return first[0] + mean, variance.sqrt()
 
@@ -303,7 +304,8 @@ class Scorer:
                 )
             detached, total = scores.detach(), scores.sum()
             try:
-                guards.refuse_nonfinite(detached, "score", self.model, total, piece.start)
+                name = "score" if first else "score away from the input"
+                guards.refuse_nonfinite(detached, name, self.model, total, piece.start)
             except guards.NonfiniteScore:
                 if first:
                     guards.require_finite_inputs(
@@ -386,16 +388,11 @@ class Scorer:
             for per_leaf in by_target:
                 gradient = per_leaf[position] if leaf.requires_grad else None
                 parts.append(
-                    torch.zeros_like(leaf, dtype=_accumulation_dtype(leaf))
+                    torch.zeros_like(leaf, dtype=accumulation_dtype(leaf))
                     if gradient is None
-                    else gradient.to(_accumulation_dtype(leaf))
+                    else gradient.to(accumulation_dtype(leaf))
                 )
             position += leaf.requires_grad
             gradients.append(torch.stack(parts, -1) if self.many else parts[0])
             guards.refuse_nonfinite(gradients[-1], "gradient", self.model)
         return tuple(gradients)
-
-
-def _accumulation_dtype(leaf: Tensor) -> torch.dtype:
-    """Half precision is accumulated, and held leaves are filled, in float32."""
-    return torch.float64 if leaf.dtype == torch.float64 else torch.float32

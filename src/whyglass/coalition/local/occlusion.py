@@ -14,6 +14,7 @@ from whyglass.coalition.game.players import has_players
 from whyglass.core.baseline import Baseline, both_ends
 from whyglass.core.checks import not_flat
 from whyglass.core.errors import BadInput
+from whyglass.core.guards import NonfiniteScore
 from whyglass.core.inputs import Leaves, differentiable
 from whyglass.core.method import Attribution, Axiom, Method, Need, positive_integer
 from whyglass.core.paper import Paper
@@ -112,7 +113,12 @@ class Occlusion(Method):
                 leaves[index][position][window] = starts[index][chosen[position]][window]
             return tuple(leaves)
 
-        all_scores = scorer.scores(occluded, rows).reshape(len(windows), *score.shape)
+        try:
+            all_scores = scorer.scores(occluded, rows).reshape(len(windows), *score.shape)
+        except NonfiniteScore as error:
+            window, row = divmod(error.place, scorer.rows)
+            places = ", ".join(f"{axis.start}:{axis.stop}" for axis in windows[window])
+            raise BadInput(f"{error} (of row {row} places [{places}] were replaced)") from error
         targets = tuple(score.shape[1:])
         shape = (len(point), *[1] * channels, *point.shape[1 + channels :])
         total = point.new_zeros((*shape, *targets), dtype=score.dtype)
