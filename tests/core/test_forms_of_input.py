@@ -65,7 +65,7 @@ class TestOneRow:
 
     def test_of_several_inputs(self) -> None:
         row = {"input_ids": torch.arange(4), "attention_mask": torch.ones(4).long()}
-        with pytest.raises(BadInput, match=r"\(4,\), \(4,\) seem to be one row.*leaf\[None\]"):
+        with pytest.raises(BadInput, match=r"\(4,\), \(4,\) seem to be one row.*tensor\[None\]"):
             explain(Reader(), row)
         batch = {key: leaf[None] for key, leaf in row.items()}
         assert explain(Reader(), batch).score.shape == (1,)

@@ -62,5 +62,5 @@ def test_one_text_without_its_batch_axis() -> None:
     family = FAMILIES["BERT"]
     model, inputs = family.make(), family.batch()
     assert isinstance(inputs, dict)
-    with pytest.raises(BadInput, match=r"without its batch axis.*leaf\[None\]"):
+    with pytest.raises(BadInput, match=r"without its batch axis.*tensor\[None\]"):
         explain(model, {name: leaf[0] for name, leaf in inputs.items()}, target=1)

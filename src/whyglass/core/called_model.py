@@ -94,7 +94,7 @@ class CalledModel:
         one = self._structure.names is None
         hint = (
             f"inputs of shape {shapes} seem to be one row without its batch axis, for the model runs "
-            f"on a batch of one: pass {'inputs[None]' if one else 'each of them with [None]'}"
+            f"on a batch of one: pass {'inputs[None]' if one else 'each input as tensor[None]'}"
         )
         raise BadInput(f"{error}; {hint}" if isinstance(error, BadInput) else hint) from error
 
