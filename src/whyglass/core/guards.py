@@ -157,8 +157,8 @@ def refuse_nonfinite(
 ) -> None:
     """Refuse NaN and infinity in a score or gradient, pointing to the parameters if they hold it.
 
-    `name` is "score", "score away from the input" or "gradient"; `total` the sum of the tensor, where it
-    is known; `start` the number of its first evaluation.
+    `name` is "score", "score away from the input" or "gradient"; `total` is the sum of the tensor,
+    where it is known; `start` is the number of its first evaluation.
     """
     summed = tensor.sum() if total is None else total
     if math.isfinite(summed.item()) or torch.isfinite(tensor).all():
@@ -169,8 +169,8 @@ def refuse_nonfinite(
                 raise BadInput(f"parameter {key!r} of the model holds NaN or infinity")
     hint = {
         "score": "the input may lie outside the range the model was trained on",
-        "score away from the input": "what replaces it (a baseline, a point on the path from it, a mask, "
-        "noise) may lie outside the range of the model; give another baseline=, or less noise",
+        "score away from the input": "what replaces it (a baseline, a point on the path from it, "
+        "a mask, noise) may lie outside the range of the model; give another baseline=, or less noise",
         "gradient": "typical causes are sqrt, log or a division at zero; add a small constant there",
     }[name]
     message = f"the {name} is NaN or infinite although inputs and parameters are finite: {hint}"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import numpy as np
-from torch import Tensor
+from torch import Size, Tensor
 
 from whyglass.core.errors import BadInput
 from whyglass.core.layer import Layer
@@ -100,18 +100,14 @@ def check_output(output: Tensor, rows: int, gradient: bool) -> None:
         raise detached_output()
 
 
-def refuse_crossed_rows(shape: torch.Size, first: torch.Size) -> None:
-    """Refuse an output with one column for each row of the batch: rows are scored against each other."""
-    if (
-        len(shape) > 1
-        and shape[0] != first[0]
-        and shape[:1] == shape[1:2]
-        and first[:1] == first[1:2]
-    ):
+def refuse_crossed_rows(shape: Size, first: Size) -> None:
+    """Refuse an output whose rows are scored against each other: it has a column for each row."""
+    square = all(len(size) > 1 and size[0] == size[1] for size in (shape, first))
+    if square and shape[0] != first[0]:
         raise BadInput(
-            f"the output has shape {tuple(first)} for {first[0]} rows and {tuple(shape)} for {shape[0]}: "
-            "each row is scored against the others of its batch, as images against texts, so it has no "
-            "score of its own; hold one side fixed in a callable of the other, such as "
+            f"the output has shape {tuple(first)} for {first[0]} rows and {tuple(shape)} for "
+            f"{shape[0]}: each row is scored against the others of its batch, as images against texts, "
+            "so it has no score of its own; hold one side fixed in a callable of the other, such as "
             "lambda image: model(texts, image), and give a column of its output as the target"
         )
 
