@@ -116,7 +116,7 @@ class Occlusion(Method):
         try:
             all_scores = scorer.scores(occluded, rows).reshape(len(windows), *score.shape)
         except NonfiniteScore as error:
-            window, row = divmod(error.place, scorer.rows)
+            window, row = divmod(error.position, scorer.rows)
             places = ", ".join(f"{axis.start}:{axis.stop}" for axis in windows[window])
             raise BadInput(f"{error} (of row {row} places [{places}] were replaced)") from error
         targets = tuple(score.shape[1:])
