@@ -63,6 +63,7 @@ def test_the_naive_draws() -> None:
     torch.testing.assert_close(found.std_error, stacked.std(0) / 12**0.5)
 
 
+@pytest.mark.slow
 def test_intervals_cover() -> None:
     """F = sum x^2 / 2 has the share (x^2 - x'^2) / 2 exactly."""
     data = torch.randn(6, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

@@ -236,6 +236,7 @@ def _fine(model: Callable[..., Any], x: Tensor, start: Tensor, target: int) -> T
     return torch.stack(found)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000), target=st.integers(0, 3), scale=st.sampled_from([1.0, 4.0]))
 def test_adaptive_against_a_fine_sum(seed: int, target: int, scale: float) -> None:
@@ -260,6 +261,7 @@ def test_adaptive_against_a_fine_sum(seed: int, target: int, scale: float) -> No
     torch.testing.assert_close(more.values, exact, rtol=1e-3, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_the_error_is_what_is_said_of_it() -> None:
     """Over a hundred rows of fifty nets: half as large in the middle, seldom larger."""
     network, ratios = ZOO["mlp"], []

@@ -105,6 +105,7 @@ def _exact(power: int) -> Tensor:
     return (1 + (2 * SINE).cos() * math.exp(-2 * SIGMA**2)) / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "exact", "samples", "lowest"),
     [

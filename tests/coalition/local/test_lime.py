@@ -262,6 +262,7 @@ def test_coalitions_that_leave_slopes_open() -> None:
     assert LIME()(lambda g: g.sum(1), ones(4)).verdict == "pass"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 3])
 def test_intervals_cover(count: int) -> None:
     hits, errors, said = torch.zeros(8), [], []

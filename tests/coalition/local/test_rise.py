@@ -146,6 +146,7 @@ def test_the_paired_estimate_is_its_formula(net: nn.Module, x: Tensor) -> None:
     torch.testing.assert_close(found.std_error[0], rests.std(0) / (count // 2) ** 0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [0.3, 0.5])
 def test_unbiased_and_as_exact_as_it_says(net: nn.Module, x: Tensor, keep: float) -> None:
     """200 runs of 80 masks against 60,000 of the other sampler; the pair is the better bargain."""

@@ -226,6 +226,7 @@ def test_a_larger_sample_continues_a_smaller_one(n: int, pairs: int, more: int) 
         assert all(a <= b <= layer.total for a, b, layer in zip(some, others, layers, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("weights", "count", "budget"),
     [
@@ -313,6 +314,7 @@ def first_on_the_path(design: Tensor, weights: Tensor, y: Tensor, count: int) ->
     return slopes.nonzero()[:, 0].tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seed", "features"), [(0, 1), (0, 3), (1, 2), (2, 4), (3, 5)])
 def test_few_players_by_a_lasso_then_least_squares_on_them(seed: int, features: int) -> None:
     """With all coalitions at hand: chosen by another solver, fitted by the textbook's conditions."""

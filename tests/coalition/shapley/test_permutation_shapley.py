@@ -145,6 +145,7 @@ def test_two_players_are_exact_in_one_pair() -> None:
     assert found.evaluations == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "orders"), [(1, 120), (5, 122), (20, 190)])
 def test_intervals_cover(count: int, orders: int) -> None:
     """From one row, and from each of a few and of many, not all equally often."""

@@ -69,6 +69,7 @@ def test_shapley_of_independent_features() -> None:
     assert found.checks[0].verdict == "pass"
 
 
+@pytest.mark.slow
 def test_intervals_cover() -> None:
     x, data = rows(1, 0), rows(2, 1)
     exact = QII(budget=200_000, seed=5)(knotted, x, baseline=Background(data)).values

@@ -121,6 +121,7 @@ def smooth(z: Tensor) -> Tensor:
     return 2 * (z.sum(1) / 2).tanh() + (z[:, 0] * z[:, 1] * z[:, 2] / 2).sin() + z[:, 3] * z[:, 4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("players", "count", "budget"), [(8, 1, 130), (6, 4, 165)])
 def test_intervals_cover(players: int, count: int, budget: int) -> None:
     x, data = draw(1, players), draw(count, players, seed=1)

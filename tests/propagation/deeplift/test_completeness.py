@@ -44,6 +44,7 @@ def test_on_the_zoo(method: Method, name: str, dtype: torch.dtype, bound: float)
     assert found.checks[0].measured <= bound
 
 
+@pytest.mark.slow
 @with_data
 @every_method
 @pytest.mark.parametrize("name", ["efficientnet-lite0", "squeezenet"])

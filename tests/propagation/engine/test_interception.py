@@ -247,6 +247,10 @@ def test_a_plain_gradient_can_be_accepted_and_is_recorded() -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.jit announces its end
 def test_models_that_hide_their_operations_are_refused() -> None:
     net = nn.Sequential(nn.Linear(6, 2), nn.ReLU()).double().eval()
-    for hidden in (torch.jit.trace(net, X), torch.compile(net, backend="eager")):
+    for hidden in (
+        torch.jit.trace(net, X),
+        torch.compile(net, backend="eager"),
+        torch.nn.Sequential(torch.nn.Identity(), torch.jit.trace(net, X)),
+    ):
         with pytest.raises(Unsupported, match="cannot be seen"):
             DeepLIFT()(hidden, X)

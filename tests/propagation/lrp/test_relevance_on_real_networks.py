@@ -36,6 +36,7 @@ def test_on_a_text_model(attention: str) -> None:
     assert measured(LRP(), model, questions, at="body.embeddings")["conservation"] < 1e-3
 
 
+@pytest.mark.slow
 @with_data
 @pytest.mark.parametrize("network", ["efficientnet-lite0", "squeezenet"])
 def test_on_photographs(network: str) -> None:

@@ -1,4 +1,4 @@
-"""Paths from the input that no mode sees: those through a `torch.autograd.Function`, for one."""
+"""Paths from the input that no mode sees: those through an extension in C++, for one."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ class TokenFlow(Propagation):
         if not tracked and self._hidden.leads_to(tensor):
             raise Unsupported(
                 f"{self._where()}a tensor of shape {tuple(tensor.shape)} comes from the input by an "
-                "operation that cannot be seen, such as a torch.autograd.Function, so tokens cannot "
+                "operation that cannot be seen, such as an extension in C++, so tokens cannot "
                 f"be followed: {self.ways_out}"
             )
 

@@ -66,13 +66,16 @@ def layers_of(model: Callable[..., Any]) -> dict[int, str]:
 
 
 def require_visible_operations(model: Callable[..., Any]) -> None:
-    """Refuse models whose operations no mode can see."""
-    if isinstance(model, torch.jit.ScriptModule | torch.jit.ScriptFunction):
-        kind = "TorchScript"
-    elif hasattr(model, "_orig_mod"):
-        kind = "compiled"
-    else:
-        return
-    raise Unsupported(
-        f"the operations of a {kind} model cannot be seen: pass the module it was made from"
-    )
+    """Refuse models with a part whose operations no mode can see."""
+    modules = model.named_modules() if isinstance(model, torch.nn.Module) else [("", model)]
+    for name, module in modules:
+        if isinstance(module, torch.jit.ScriptModule | torch.jit.ScriptFunction):
+            kind = "TorchScript"
+        elif hasattr(module, "_orig_mod"):
+            kind = "compiled"
+        else:
+            continue
+        part = f"layer {name!r}, which is {kind}," if name else f"a {kind} model"
+        raise Unsupported(
+            f"the operations of {part} cannot be seen: pass the module it was made from"
+        )
