@@ -7,8 +7,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
-from whyglass import BadInput, ExactShapley, NumpyModel, Occlusion, Saliency, Unsupported
+from whyglass import (
+    METHODS,
+    Background,
+    BadInput,
+    ExactShapley,
+    NumpyModel,
+    Occlusion,
+    Saliency,
+    Unsupported,
+    explain,
+)
 
 X = torch.tensor([[1.0, 2.0, 0.5], [0.0, -1.0, 2.0]])
 
@@ -89,3 +100,44 @@ def test_who_can_explain_it() -> None:
     assert Occlusion()(model, X).values.tolist() == [[2, 2, 0], [0, 0, 0]]
     with pytest.raises(Unsupported, match="no gradients"):
         Saliency()(model, X)
+
+
+class Mixed(nn.Module):
+    """A network whose last layer computes in numpy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.from_numpy(np.tanh(self.linear(x).numpy()))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda x: x.numpy()[:, :2],
+        lambda x: np.asarray(x)[:, :2],
+        lambda x: torch.from_numpy(np.tanh((x * 2).numpy())),
+        Mixed().eval(),
+    ],
+    ids=["returns", "takes", "inside", "module"],
+)
+@pytest.mark.parametrize(
+    "name", [name for name in METHODS if METHODS[name].needs in ((), ("gradients",))]
+)
+def test_numpy_inside_a_model_has_no_gradient(model: Any, name: str) -> None:
+    """The error of torch is told as ours, whose way out works; methods without gradients run."""
+    background = METHODS[name].baseline_is == "background"
+    options: dict[str, Any] = {"target": 1, "method": name}
+    if background:
+        options["baseline"] = Background(torch.randn(8, 4))
+    x = torch.randn(2, 4)
+    if METHODS[name].needs:
+        with pytest.raises(
+            Unsupported, match=r"no gradients.*method=.permutation-shapley"
+        ) as refusal:
+            explain(model, x, **options)
+        assert "numpy" in str(refusal.value)
+    else:
+        explain(model, x, **options)

@@ -55,7 +55,12 @@ class CalledModel:
 
     def run(self, leaves: Sequence[Tensor]) -> Any:
         """The output of the model. It gets copies: an in-place first layer must not touch a leaf."""
-        return self._structure.call(self.function, [leaf.clone() for leaf in leaves])
+        try:
+            return self._structure.call(self.function, [leaf.clone() for leaf in leaves])
+        except RuntimeError as error:
+            if str(error).startswith("Can't call numpy() on Tensor that requires grad"):
+                raise no_gradients("a model that computes with numpy arrays") from error
+            raise
 
     def output(self, leaves: Sequence[Tensor]) -> Any:
         """The output of the model, or of the layer that is scored in its place."""

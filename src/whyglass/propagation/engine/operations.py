@@ -85,8 +85,8 @@ GATES = _words(
 # Of several entries one, the largest.
 MAX_POOLS = frozenset(f"{kind}max_pool{d}d" for kind in ("", "adaptive_") for d in (1, 2, 3))
 
-# Numbers that the gradient takes for constants.
-CONSTANTS = _words("detach data item tolist detach_copy")
+# Numbers that the gradient takes for constants; `numpy` is an error of torch on what has a gradient.
+CONSTANTS = _words("detach data item tolist detach_copy numpy")
 
 COMPARISONS = _words("gt lt ge le eq ne")
 
