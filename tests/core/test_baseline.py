@@ -22,6 +22,7 @@ from whyglass import (
     Mean,
     Nearest,
     PerChannel,
+    explain,
 )
 
 RULE = IntegratedGradients(steps=6, rule="midpoint")
@@ -408,3 +409,21 @@ def test_a_baseline_of_one_tensor_says_how_several_inputs_get_theirs(baseline: A
         model, inputs, baseline=lambda given: (torch.zeros_like(given[0]), Blur(2.0)(given[1]))
     )
     assert why.verdict == "pass"
+
+
+@pytest.mark.parametrize("name", ["occlusion", "exact-shapley", "kernel-shap"])
+@pytest.mark.parametrize("absent", [False, True])
+def test_a_truth_value_is_a_baseline_of_truth_values_alone(name: str, absent: bool) -> None:
+    rows = torch.tensor([[True, False, True], [False, False, True]])
+    weights = torch.tensor([1.0, 2.0, -3.0])
+
+    def model(z: Tensor) -> Tensor:
+        return z.float() @ weights
+
+    explanation = explain(model, rows, method=name, baseline=absent)
+    expected = (rows.float() - float(absent)) * weights
+    assert isinstance(explanation.values, Tensor)
+    torch.testing.assert_close(explanation.values.float(), expected)
+    for numbers in (rows.float(), rows.long()):
+        with pytest.raises(BadInput, match="must be a finite number"):
+            explain(model, numbers, method=name, baseline=absent)

@@ -255,7 +255,10 @@ def resolve(baseline: Baseline, scorer: Scorer, integers: Collection[int] = ()) 
         baseline = make(scorer.structure.pack(points))
     if baseline is None or isinstance(baseline, int | float):
         missing = scorer.takes_missing and math.isnan(baseline or 0.0)
-        if isinstance(baseline, bool) or not (missing or math.isfinite(baseline or 0.0)):
+        no_number = isinstance(baseline, bool) and not all(
+            point.dtype == torch.bool for point, own in zip(points, replaced, strict=True) if own
+        )
+        if no_number or not (missing or math.isfinite(baseline or 0.0)):
             raise BadInput(
                 f"baseline {baseline!r} must be a finite number; it may be NaN for the methods of "
                 "coalitions (permutation-shapley, say) and occlusion"
