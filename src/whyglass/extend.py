@@ -14,7 +14,8 @@ from whyglass.coalition.coalition_method import CoalitionMethod, Estimate, Sampl
 from whyglass.coalition.game.game import Game
 from whyglass.coalition.game.masker import Masker
 from whyglass.coalition.game.players import FeatureGroups, feature_mask, with_every_row
-from whyglass.core.baseline import Baseline, background, resolve
+from whyglass.core.baseline import Baseline
+from whyglass.core.baseline_rows import background, resolve
 from whyglass.core.checks import Check, completeness, completeness_gap, not_flat, worst_target
 from whyglass.core.errors import BadInput, MissingExtra, Unsupported
 from whyglass.core.inputs import Leaves, Structure, differentiable, flat_sum, multiply, per_row

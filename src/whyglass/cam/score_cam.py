@@ -8,7 +8,8 @@ from torch import Tensor
 
 from whyglass.cam.activation_map import ActivationMap
 from whyglass.cam.mapped_input import MappedInput
-from whyglass.core.baseline import Baseline, resolve
+from whyglass.core.baseline import Baseline
+from whyglass.core.baseline_rows import resolve
 from whyglass.core.inputs import per_row
 from whyglass.core.paper import Paper
 from whyglass.core.scorer import Scorer

@@ -8,7 +8,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from whyglass.core.baseline import Baseline, background
+from whyglass.core.baseline import Baseline
+from whyglass.core.baseline_rows import background
 from whyglass.core.checks import Check, enough_background, precision, worst_target
 from whyglass.core.errors import BadInput
 from whyglass.core.inputs import Leaves, differentiable

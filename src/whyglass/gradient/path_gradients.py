@@ -9,7 +9,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from whyglass.core.baseline import Baseline, both_ends
+from whyglass.core.baseline import Baseline
+from whyglass.core.baseline_rows import both_ends
 from whyglass.core.checks import Check, completeness, worst_target
 from whyglass.core.inputs import Leaves, flat_rows, per_row
 from whyglass.core.method import Attribution, Axiom, Method, positive, positive_integer

@@ -12,16 +12,8 @@ from whyglass.coalition.game.inpainting import inpainted
 from whyglass.coalition.game.masker import Masker
 from whyglass.coalition.game.players import FeatureGroups, feature_mask, with_every_row
 from whyglass.coalition.game.replace import Replace
-from whyglass.core.baseline import (
-    Background,
-    Baseline,
-    Conditional,
-    Deletion,
-    Gaussian,
-    Inpaint,
-    background,
-    resolve,
-)
+from whyglass.core.baseline import Background, Baseline, Conditional, Deletion, Gaussian, Inpaint
+from whyglass.core.baseline_rows import background, resolve
 from whyglass.core.errors import BadInput
 from whyglass.core.inputs import Leaves, differentiable
 from whyglass.core.scorer import Scorer

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from whyglass.coalition.game.players import has_players
-from whyglass.core.baseline import Baseline, both_ends
+from whyglass.core.baseline import Baseline
+from whyglass.core.baseline_rows import both_ends
 from whyglass.core.checks import not_flat
 from whyglass.core.errors import BadInput
 from whyglass.core.guards import NonfiniteScore

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from whyglass.coalition.local.grid_masks import GridMasks
 from whyglass.coalition.local.masked_means import controlled, ratio
-from whyglass.core.baseline import Baseline, both_ends
+from whyglass.core.baseline import Baseline
+from whyglass.core.baseline_rows import both_ends
 from whyglass.core.checks import Check, worst_target
 from whyglass.core.errors import BadInput
 from whyglass.core.inputs import Leaves, differentiable

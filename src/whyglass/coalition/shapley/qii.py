@@ -14,7 +14,8 @@ from whyglass.coalition.game.masker import Masker
 from whyglass.coalition.game.players import FeatureGroups
 from whyglass.coalition.game.replace import Replace
 from whyglass.coalition.shapley.permutation_sampler import Permutations, mean_gains
-from whyglass.core.baseline import Baseline, background
+from whyglass.core.baseline import Baseline
+from whyglass.core.baseline_rows import background
 from whyglass.core.checks import completeness
 from whyglass.core.errors import BadInput
 from whyglass.core.explanation import Explanation

@@ -9,7 +9,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from whyglass.core.baseline import Baseline, background
+from whyglass.core.baseline import Baseline
+from whyglass.core.baseline_rows import background
 from whyglass.core.checks import completeness, enough_background
 from whyglass.core.errors import BadInput
 from whyglass.core.inputs import Leaves, differentiable, flat_sum, multiply

@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from whyglass.core.baseline import Baseline, resolve
+from whyglass.core.baseline import Baseline
+from whyglass.core.baseline_rows import resolve
 from whyglass.core.checks import completeness
 from whyglass.core.inputs import Leaves, differentiable, multiply
 from whyglass.core.method import Attribution, Axiom, Method
