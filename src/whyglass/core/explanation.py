@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from whyglass.core.checks import Check, Verdict, verdict
 from whyglass.core.errors import BadInput, MissingExtra
-from whyglass.core.inputs import Inputs, Leaves, Structure
+from whyglass.core.explanation_file import read, write
+from whyglass.core.inputs import Inputs, leaves_of
 from whyglass.core.legend import Legend
 from whyglass.core.paper import Paper
 from whyglass.core.target import KnownTarget, ResolvedTarget
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-FORMAT = 1
 
 # What draws an explanation; `whyglass.views` registers it, so that the core imports no view.
 _renderers: dict[str, Callable[..., Any]] = {}
@@ -91,7 +88,7 @@ class Explanation:
         return len(self.score)
 
     def __repr__(self) -> str:
-        shapes = [tuple(leaf.shape) for leaf in _leaves(self.values)]
+        shapes = [tuple(leaf.shape) for leaf in leaves_of(self.values)]
         return (
             f"Explanation({self.method}, {len(self)} rows, values {', '.join(map(str, shapes))}, "
             f"{self.evaluations} evaluations, {self.gradients} gradients, {self.seconds:.2f} s, "
@@ -196,108 +193,10 @@ class Explanation:
         Raises:
             BadInput: the file cannot be written.
         """
-        tensors: dict[str, Tensor] = {"score": self.score}
-        structures: dict[str, Any] = {}
-        for name in ("values", "inputs", "std_error", "players", "baseline"):
-            packed = getattr(self, name)
-            if packed is not None:
-                leaves, names = _leaves(packed), _names(packed)
-                structures[name] = names
-                tensors.update({f"{name}.{i}": leaf for i, leaf in enumerate(leaves)})
-        for name in ("baseline_score", "classes", "player_values", "player_std_error"):
-            if getattr(self, name) is not None:
-                tensors[name] = getattr(self, name)
-        plain = {
-            name: getattr(self, name)
-            for name in ("method", "at", "evaluations", "gradients", "seconds", "notes", "levels")
-        }
-        record = plain | {
-            "format": FORMAT,
-            "structures": structures,
-            "settings": dict(self.settings),
-            "paper": asdict(self.paper),
-            "many": self.target.many,
-            "targets": self.targets,
-            "checks": [asdict(check) for check in self.checks],
-            "legend": asdict(self.legend),
-            "fingerprint": self.fingerprint(),
-        }
-        contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        # safetensors refuses tensors that share memory (values that are the inputs, say).
-        unique = {name: value.clone() for name, value in contiguous.items()}
-        try:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            save_file(unique, path, {"whyglass": json.dumps(record)})
-        except (SafetensorError, OSError) as error:
-            raise BadInput(f"{path} cannot be written: {error}") from error
+        fields = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        write(path, fields, self.fingerprint())
 
     @staticmethod
     def load(path: str | Path) -> Explanation:
         """An explanation that `save` wrote. Nothing in the file is executed."""
-        try:
-            with safe_open(path, "pt") as file:
-                record = json.loads((file.metadata() or {})["whyglass"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  safe_open is no dict
-            if record["format"] != FORMAT:
-                raise BadInput(f"{path} has format {record['format']}; this version reads {FORMAT}")
-            return _from_record(record, tensors)
-        except (SafetensorError, OSError, LookupError, TypeError, ValueError) as error:
-            if isinstance(error, BadInput | FileNotFoundError):
-                raise
-            raise BadInput(f"{path} is not an explanation saved by whyglass: {error!r}") from error
-
-
-def _from_record(record: dict[str, Any], tensors: dict[str, Tensor]) -> Explanation:
-    def packed(name: str) -> Inputs | None:
-        if name not in record["structures"]:
-            return None
-        names = record["structures"][name]
-        leaves = [
-            v for k, v in sorted(tensors.items(), key=_leaf_number) if k.startswith(name + ".")
-        ]
-        return Structure(None if names is None else tuple(names)).pack(leaves)
-
-    values, inputs = packed("values"), packed("inputs")
-    if values is None or inputs is None:
-        raise KeyError("values")
-    return Explanation(
-        values=values,
-        inputs=inputs,
-        score=tensors["score"],
-        method=record["method"],
-        settings=record["settings"],
-        paper=Paper(**record["paper"]),
-        target=KnownTarget(record["many"], record["targets"], tensors.get("classes")),
-        std_error=packed("std_error"),
-        players=packed("players"),
-        player_values=tensors.get("player_values"),
-        player_std_error=tensors.get("player_std_error"),
-        baseline=packed("baseline"),
-        baseline_score=tensors.get("baseline_score"),
-        at=record["at"],
-        evaluations=record["evaluations"],
-        gradients=record["gradients"],
-        seconds=record["seconds"],
-        checks=tuple(Check(**check | {"rows": tuple(check["rows"])}) for check in record["checks"]),
-        notes=tuple(record["notes"]),
-        legend=Legend(**record["legend"]),
-        levels=record.get("levels", False),
-        saved_fingerprint=record["fingerprint"],
-    )
-
-
-def _leaves(packed: Inputs) -> Leaves:
-    if isinstance(packed, Tensor):
-        return (packed,)
-    return tuple(packed.values()) if isinstance(packed, dict) else packed
-
-
-def _names(packed: Inputs) -> list[str] | list[int] | None:
-    if isinstance(packed, Tensor):
-        return None
-    return list(packed) if isinstance(packed, dict) else list(range(len(packed)))
-
-
-def _leaf_number(entry: tuple[str, Tensor]) -> int:
-    suffix = entry[0].rpartition(".")[2]
-    return int(suffix) if suffix.isdigit() else -1
+        return Explanation(**read(path))

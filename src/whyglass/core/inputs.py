@@ -117,6 +117,13 @@ def require_finite(tensor: Tensor, label: str, advice: str) -> None:
             )
 
 
+def leaves_of(packed: Inputs) -> Leaves:
+    """The tensors of inputs, in order."""
+    if isinstance(packed, Tensor):
+        return (packed,)
+    return tuple(packed.values()) if isinstance(packed, dict) else packed
+
+
 def differentiable(leaf: Tensor) -> bool:
     """Whether a gradient with respect to this leaf can exist: it holds floats."""
     return leaf.is_floating_point()
