@@ -170,7 +170,7 @@ class CoalitionMethod(Method):
                 errors[rows[:, None], players] = estimate.errors
                 empty[rows] = game.empty
                 if game.scores_of_nobody.shape[1] > 1:
-                    # Less the score of everybody: equal scores then deviate by exactly nothing.
+                    # The score of everybody is taken off: equal scores then deviate by exactly nothing.
                     deviation[rows] = (game.scores_of_nobody - game.full[:, None]).std(1)
                 parts.append((rows, estimate))
         values[unchanged], errors[unchanged] = 0.0, 0.0

@@ -50,7 +50,7 @@ class WeightedRegression:
         matrix.diagonal()[: self._n] += alpha
         within = inverse(matrix)
         self._solver = solver = design @ within
-        # Of players that always go together only the mean is determined.
+        # Players that always go together have only their mean determined.
         resolved = (within @ matrix).diagonal()[: self._n] > 1 - 1e-6
         self.undetermined = int((~resolved).sum())
         # A residual is smaller than the error behind it by how much the fit leans on its draw.

@@ -139,7 +139,7 @@ class IndexEntry(Entry):
 
     def label(self, row: int) -> str:
         if self.index is None or self._single:
-            # Of two names for one logit the second is that of a positive one.
+            # The second of two names for one logit is that of a positive one.
             return self.names[-1] if 1 <= len(self.names) <= 2 else "output"
         position = [int(part) for part in self.index[row].reshape(-1)]
         last = str(position[-1])

@@ -62,7 +62,7 @@ def _bar(title: str, done: int, total: int) -> Any:
     from tqdm.auto import tqdm
 
     class Bar(tqdm):  # pyright: ignore[reportUntypedBaseClass, reportMissingTypeArgument]  tqdm has no types
-        # No thread that watches over bars: it would outlive the call.
+        # tqdm must start no thread that watches over bars: it would outlive the call.
         monitor_interval = 0
 
     return Bar(

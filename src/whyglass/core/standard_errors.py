@@ -28,7 +28,7 @@ LEAST_FREEDOM = 8
 NEGLIGIBLE = 1e-3
 # Stands for no degree of freedom: nothing is known of the variance, however small it looks.
 NONE = 0.5
-# Of so many features, and so many numbers in all, what is averaged is kept draw by draw.
+# At most so many features, and so many numbers in all, are kept draw by draw.
 MOST_FEATURES, MOST_NUMBERS = 256, 2**22
 
 

@@ -227,7 +227,7 @@ def _log_sum_exp_of_others(output: Tensor, index: Tensor | None, rows: Rows) -> 
     chosen = index[rows].to(output.device).reshape(len(output), -1)
     row = output[(torch.arange(len(output), device=output.device), *chosen.unbind(1)[:-1])]
     if row.shape[-1] == 2:
-        # Of a single other the logit itself: log-odds of a linear network stay linear.
+        # A single other class has its logit itself: log-odds of a linear network stay linear.
         return row.gather(-1, 1 - chosen[:, -1:]).squeeze(-1)
     hidden = torch.zeros_like(row, dtype=torch.bool).scatter_(1, chosen[:, -1:], True)
     return torch.logsumexp(row.masked_fill(hidden, -torch.inf), -1)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from whyglass.views.colours import AGAINST, FOR, NO_SIGN
 
 Array = NDArray[np.floating]
-# At most so many bars: what is left over is one more.
+# The largest number of bars: what is left over is one more.
 MOST_BARS = 20
 # Longer rows of numbers without names are a series.
 LONGEST_BARS = 40

@@ -1,4 +1,4 @@
-"""Walks against exact values, a naive version, and the coverage of their standard errors."""
+"""Sampled permutations against exact values, a naive version, and the coverage of their errors."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ class LIME(SampledCoalitions):
         for draws in self._stages(game.n, self._draws(game.n, game.masker)):
             plan = (game.n, game.background_size, draws, logs, self._even(), self.seed)
             sample, evaluations = kernel_sample(game.n * draws, *plan)
-            # Less the score of the input, so that a score that never changes gives zeros.
+            # The score of the input is taken off, so that a score that never changes gives zeros.
             scores = game.scores(evaluations, active) - game.full[active][:, None]
             fit, undetermined = self._fit(
                 plan, sample, background, scores.transpose(0, 1).flatten(1)

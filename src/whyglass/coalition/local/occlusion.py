@@ -21,7 +21,7 @@ from whyglass.core.method import Attribution, Axiom, Method, Need, positive_inte
 from whyglass.core.paper import Paper
 from whyglass.core.scorer import Scorer
 
-# Of several inputs a tuple or dict has one entry each.
+# A tuple or dict has one entry for each of several inputs.
 Sizes: TypeAlias = "int | tuple[Any, ...] | dict[str, Any] | None"
 Windows: TypeAlias = list[tuple[slice, ...]]
 
@@ -118,8 +118,10 @@ class Occlusion(Method):
             all_scores = scorer.scores(occluded, rows).reshape(len(windows), *score.shape)
         except NonfiniteScore as error:
             window, row = divmod(error.position, scorer.rows)
-            places = ", ".join(f"{axis.start}:{axis.stop}" for axis in windows[window])
-            raise BadInput(f"{error} (of row {row} places [{places}] were replaced)") from error
+            positions = ", ".join(f"{axis.start}:{axis.stop}" for axis in windows[window])
+            raise BadInput(
+                f"{error} (in row {row} the positions [{positions}] were replaced)"
+            ) from error
         targets = tuple(score.shape[1:])
         shape = (len(point), *[1] * channels, *point.shape[1 + channels :])
         total = point.new_zeros((*shape, *targets), dtype=score.dtype)

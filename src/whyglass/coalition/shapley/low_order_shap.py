@@ -81,7 +81,7 @@ class LowOrderSHAP(CoalitionMethod):
                 chosen = torch.tensor(batch, dtype=torch.long).reshape(len(batch), size)
                 members = torch.zeros(len(batch), n, dtype=torch.bool)
                 members.scatter_(1, chosen, True)
-                # Less the score of everybody: coefficients add up to zero for each player.
+                # The score of everybody is taken off: coefficients add up to zero for each player.
                 gains = game.value(members) - game.full[:, None]
                 values += of_others * gains.sum(1, keepdim=True)
                 values += (of_members - of_others) * (members.T.double() @ gains)

@@ -58,7 +58,7 @@ class PairRegression:
             self._error_weights = _of_much_fitted(sample, slopes) / (1 - leverage)
         else:
             left_out = [
-                # Of a whole stratum nothing was left to chance.
+                # In a stratum used whole nothing was left to chance.
                 ((1 - count / layer.total) / max(1, count - 1) / count) ** 0.5 * layer.mass
                 for layer, count in zip(sample.layers, sample.counts, strict=True)
             ]

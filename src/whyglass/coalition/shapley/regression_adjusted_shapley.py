@@ -106,7 +106,7 @@ def adjusted(sample: Sample, scores: Tensor, ends: Tensor, end_points: Tensor) -
     `end_points` (1 + A, n) are the coordinates of the ends.
     """
     pairs = len(sample.members)
-    # Less the score of everybody: equal scores are then exactly zero.
+    # The score of everybody is taken off: equal scores are then exactly zero.
     known = torch.cat([scores, ends]) - ends[0]
     deviation = known.std()
     scale = torch.where(deviation > 0, deviation, torch.ones_like(deviation))

@@ -86,7 +86,7 @@ class Retrained(BlackBox):
         present = ~np.isnan(rows)
         _, first, position = np.unique(present, axis=0, return_index=True, return_inverse=True)
         parts: list[NDArray[Any]] = [np.zeros(0)] * len(first)
-        # In the order of the rows: those of one subset may go on in the next batch.
+        # Subsets come in the order of the rows: those of one subset may go on in the next batch.
         for group in first.argsort():
             columns = present[first[group]]
             parts[group] = self.predict(rows[position.reshape(-1) == group][:, columns], columns)

@@ -57,7 +57,7 @@ class _Recorder(TorchFunctionMode):
         super().__init__()
         self._inputs, self._gradient, self._begin = inputs, gradient, begin
         self._copied = 0
-        # Of each tensor of ids: the tensor, its input, and the position there of each entry.
+        # Each tensor of ids has an entry: the tensor, its input, and the position there of each id.
         self._ids: dict[int, tuple[Tensor, int, Tensor]] = {}
         self._shapes: dict[int, torch.Size] = {}
         self._leaves: list[Tensor] = []

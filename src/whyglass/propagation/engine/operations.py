@@ -38,11 +38,11 @@ STRUCTURAL = _words(
     "max_unpool3d combinations chalf cfloat cdouble unsafe_index"
 )
 
-# Linear in all their operands together.
+# These operations are linear in all their operands together.
 ADDITIVE = _words("add sub rsub neg negative subtract")
 
-# Linear in what is explained, when only one operand is. "linear_map" and "bilinear_map" are those
-# on complex numbers, as pairs of real ones.
+# These are linear in what is explained, when only one operand is. "linear_map" and "bilinear_map"
+# are those on complex numbers, as pairs of real ones.
 LINEAR = _words(
     "linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d convolution "
     "batch_norm mean sum nansum cumsum avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d "
@@ -50,13 +50,13 @@ LINEAR = _words(
     "grid_sample affine_grid sum_to_size conv_tbc linear_map"
 )
 
-# Linear in either of two operands.
+# These are linear in either of two operands.
 BILINEAR = _words(
     "mul multiply matmul mm bmm einsum rmul addmm baddbmm mv dot outer rmatmul bilinear_map inner "
     "kron vdot cross vecdot"
 )
 
-# Linear over the complex numbers, and their results are complex or were.
+# These are linear over the complex numbers, and their results are complex or were.
 FOURIER = _words("stft istft") | frozenset(
     f"fft_{i}{kind}{d}"
     for i in ("", "i")
@@ -76,13 +76,13 @@ ELEMENTWISE = _words(
     "modified_bessel_i0 modified_bessel_i1 ldexp heaviside gammaln atan2"
 )
 
-# Those that gate their input: the nonlinearities of guided backprop and deconvolution.
+# These gate their input: the nonlinearities of guided backprop and deconvolution.
 GATES = _words(
     "relu relu6 hardtanh leaky_relu prelu rrelu elu celu selu gelu silu mish hardswish "
     "threshold softplus"
 )
 
-# Of several entries one, the largest.
+# These choose the largest of several entries.
 MAX_POOLS = frozenset(f"{kind}max_pool{d}d" for kind in ("", "adaptive_") for d in (1, 2, 3))
 
 # Numbers that the gradient takes for constants; `numpy` is an error of torch on what has a gradient.
@@ -96,13 +96,13 @@ CREATIONS = _words(
     "new_full new_empty new_empty_strided new_tensor"
 )
 
-# Take no more than a shape or a type from their second argument.
+# These take no more than a shape or a type from their second argument.
 LIKE_ANOTHER = _words("expand_as view_as reshape_as type_as")
 
 # Yes or no to Python, which may branch on it.
 ANSWERS = _words("bool equal allclose is_nonzero contains")
 
-# Answer a question about a tensor: no tensor, or one that has no gradient.
+# These answer a question about a tensor: no tensor, or one that has no gradient.
 QUERIES = (
     COMPARISONS
     | CREATIONS
@@ -125,7 +125,7 @@ QUERIES = (
     )
 )
 
-# Of two functions that compute the same the one that has a rule.
+# Two functions may compute the same: this names the one that has a rule.
 _SAME = {
     "add": "add", "sub": "sub", "mul": "mul", "truediv": "div", "div": "div", "matmul": "matmul",
     "pow": "pow", "true_divide": "div", "divide": "div", "subtract": "sub", "clip": "clamp",
@@ -139,7 +139,7 @@ _SAME = {
 }  # fmt: skip
 _PREFIXES = ("r", "i")  # __radd__, __iadd__
 _ARITHMETIC = frozenset({"add", "sub", "mul", "truediv", "div", "matmul", "pow"})
-# Of a number in Python.
+# These are operators of a number in Python.
 _TO_NUMBER = frozenset({"__float__", "__int__", "__index__", "__complex__"})
 _IN_PLACE = frozenset(
     {"__iadd__", "__isub__", "__imul__", "__itruediv__", "__idiv__", "__ipow__", "__setitem__"}

@@ -64,7 +64,7 @@ _NAMES: dict[tuple[Any, ...], tuple[str, ...]] = {}
 
 
 def _type_of(value: Any) -> Any:
-    """As much of a value's type as the choice of an overload depends on."""
+    """The part of a value's type that the choice of an overload depends on."""
     if isinstance(value, Tensor):
         return Tensor, value.dim() == 0
     if isinstance(value, tuple | list):

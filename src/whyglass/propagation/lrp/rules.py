@@ -218,7 +218,7 @@ class Flat(Rule):
 
 @dataclass(frozen=True, kw_only=True)
 class ZBox(Rule):
-    r"""For a first layer whose inputs lie between `low` and `high`.
+    r"""A rule for a first layer whose inputs lie between `low` and `high`.
 
     .. math:: R_j = \sum_k \frac{x_j w_{jk} - l \, w_{jk}^+ - h \, w_{jk}^-}
         {\sum_i x_i w_{ik} - l \, w_{ik}^+ - h \, w_{ik}^-} R_k

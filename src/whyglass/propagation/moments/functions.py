@@ -54,7 +54,7 @@ def piecewise(
     for low, high, slope, offset in segments:
         at_mean = torch.where((mean >= low) & (mean < high), slope * mean + offset, at_mean)
     first, second, slopes = (torch.zeros_like(mean) for _ in range(3))
-    # At the lower end of a segment: the distribution, the density, the density times the place.
+    # These are the distribution, the density and the density times z at the lower end of a segment.
     below, left, left_times = (torch.zeros_like(mean) for _ in range(3))
     for _, high, slope, offset in segments:
         if high == INF:

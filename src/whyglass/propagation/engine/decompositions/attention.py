@@ -110,7 +110,7 @@ def multi_head_attention_forward(
 def _attention_mask(
     attn_mask: Tensor | None, padding: Tensor | None, batch: int, heads: int, dtype: torch.dtype
 ) -> Tensor | None:
-    """Both masks as one to be added, (B or 1, heads or 1, L, S)."""
+    """Both masks as one mask to be added, (B or 1, heads or 1, L, S)."""
     low = torch.finfo(dtype).min / 4
     total: Tensor | None = None
     if attn_mask is not None:

@@ -104,7 +104,8 @@ DECOMPOSITIONS: dict[str, Callable[..., Any]] = {
     **RECURRENT,
 }
 
-# For operations that have a rule while one operand descends from the input, and no rule for more.
+# Decompositions of operations that have a rule while one operand descends from the input, and no
+# rule for more.
 OF_SEVERAL: dict[str, Callable[..., Any]] = {
     "pow": products.power,
     "float_power": products.power,
@@ -122,7 +123,8 @@ OF_SEVERAL: dict[str, Callable[..., Any]] = {
     },
 }
 
-# For operations whose rules know one operand, the first: where a weight descends from the input, too.
+# Decompositions of operations whose rules know one operand, the first, for calls where a weight
+# descends from the input, too.
 OF_WEIGHTS: dict[str, Callable[..., Any]] = {
     name: norms.with_tracked_weights(name)
     for name in ("layer_norm", "rms_norm", "group_norm", "instance_norm", "batch_norm")
