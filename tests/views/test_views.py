@@ -272,3 +272,8 @@ def test_tokens_without_a_sign_have_none_on_their_axis() -> None:
     net = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(12, 2)).eval()
     unsigned = Saliency()(net, torch.tensor([[7, 1, 3]]), target=1, at="0")
     assert "against" not in drawn(unsigned)[0].get_xlabel()
+
+
+def test_a_single_output_is_asked_for_its_score() -> None:
+    found = GradientXInput()(nn.Linear(3, 1).eval(), torch.ones(1, 3))
+    assert "why this score?" in drawn(found)[0].get_title()

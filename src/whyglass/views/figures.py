@@ -72,7 +72,8 @@ def heading(explanation: Explanation, row: int, target: int) -> str:
     score = score[target] if explanation.target.many else score
     which = f", row {row} of {len(explanation)}" if len(explanation) > 1 else ""
     label = explanation.targets[row][target]
-    return f"{explanation.method}{which}\nwhy {label}? (score {score:.3g})"
+    asked = "this score" if label == "output" else label
+    return f"{explanation.method}{which}\nwhy {asked}? (score {score:.3g})"
 
 
 def picture(explanation: Explanation, row: int = 0, target: int = 0) -> Picture:
