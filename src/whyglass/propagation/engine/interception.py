@@ -23,7 +23,6 @@ from typing import Any, ClassVar, NoReturn
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from typing_extensions import Self
 
 from whyglass.core.errors import Unsupported
 from whyglass.core.inputs import Leaves, differentiable
@@ -93,9 +92,10 @@ class Propagation(TorchFunctionMode):
         self.held = self._choices.held
         self._custom = CustomFunctions(self.held)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Propagation:
         self._entered += 1
-        return super().__enter__()
+        super().__enter__()
+        return self
 
     def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
