@@ -377,3 +377,11 @@ def test_more_passes_than_anyone_waits_for_are_refused() -> None:
         BadInput, match=r"dasp takes 1.2e\+06 passes a row for 150528 features.*sizes="
     ):
         DASP(sizes=4)(lambda x: x.flatten(1)[:, :2], torch.ones(1, 3, 224, 224))
+
+
+def test_a_detached_tensor_counts_as_the_tensor() -> None:
+    """DASP explains scores, and detaching changes none."""
+    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)).double().eval()
+    x = torch.randn(2, 4, dtype=torch.float64)
+    detached = DASP()(lambda z: net(z.detach()), x, target=0)
+    torch.testing.assert_close(detached.values, DASP()(net, x, target=0).values)

@@ -194,9 +194,10 @@ class Propagation(TorchFunctionMode):
         leaves, form = packed(args, named)
         function = out_of_place(func) if known.writes else func
         off = self.needs_gradient and not torch.is_grad_enabled()
+        cut = self.needs_gradient and known.op in CONSTANTS
         if not any(id(leaf) in self._tracked for leaf in leaves):
             result = function(*args, **named)
-        elif known.op in CONSTANTS or (off and (known.writes or flagged or out is not None)):
+        elif cut or (off and (known.writes or flagged or out is not None)):
             result = self._choices.constant(known.op, function, args, named, self.with_baseline)
         elif off:
             with torch.enable_grad():
@@ -394,7 +395,5 @@ class Propagation(TorchFunctionMode):
         return result
 
     def _refuse(self, op: str, why: str) -> NoReturn:
-        raise Unsupported(
-            f"operation {op!r} {why} this method cannot pass through it; called at {caller()}. Ways "
-            f"out: {self.ways_out}"
-        )
+        cause = f"operation {op!r} {why} this method cannot pass through it; called at {caller()}"
+        raise Unsupported(f"{cause}. Ways out: {self.ways_out}")

@@ -24,7 +24,11 @@ from whyglass.propagation.moments.moments import (
 )
 from whyglass.propagation.moments.pooling import average_pool, max_pool
 
-SAME = frozenset("clone contiguous dropout dropout1d dropout2d dropout3d requires_grad".split())
+# Among them what cuts the gradient: scores of coalitions do not feel that.
+SAME = frozenset(
+    "clone contiguous dropout dropout1d dropout2d dropout3d requires_grad detach detach_copy "
+    "data".split()
+)
 
 
 def structural(call: Call, operands: list[RandomOperand]) -> Result:
@@ -120,7 +124,7 @@ def mean_or_sum(call: Call, operands: list[RandomOperand]) -> Result:
 
 
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(STRUCTURAL, structural),
+    **dict.fromkeys(STRUCTURAL | SAME, structural),
     **dict.fromkeys("add sub rsub neg negative".split(), additive),
     **dict.fromkeys("batch_norm mul multiply rmul div".split(), scaled),
     **dict.fromkeys(
